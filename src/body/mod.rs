@@ -1,0 +1,136 @@
+//! The single body type, and the messages that carry it.
+//!
+//! A body is a closed enum: every source of bytes in the process is a variant, so the compiler knows each one and the
+//! hot path boxes nothing. A body is polled on one worker and need not be `Send`; the two variants that read what other
+//! workers wrote ([`Body::Spool`], [`Body::Stored`]) hold only shared, thread-safe parts.
+
+mod filtered;
+mod message;
+mod spool;
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::error::ProxyError;
+
+pub use filtered::Filtered;
+pub use message::{Interim, Peer, Request, Response, Sent, TlsPeer, Upgrade};
+pub use spool::{Keeper, Spool, SpoolEnd, SpoolReader, SpoolWriter, StoredBody, WINDOW};
+
+/// A source of body bytes that lives in another layer (a client's connection, an origin's, a transformation).
+///
+/// Boxed once per body, not once per frame.
+pub trait Source {
+    /// The next frame, as [`http_body::Body::poll_frame`].
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>>;
+
+    /// Bytes still to come, where known: exact lengths become `Content-Length`.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+
+    /// True when no frame will follow.
+    fn is_end(&self) -> bool {
+        false
+    }
+}
+
+/// The bytes of a request or response.
+#[derive(Default)]
+pub enum Body {
+    /// No body, or nothing left of it.
+    #[default]
+    Empty,
+    /// Bytes at hand: local replies.
+    Full(Bytes),
+    /// A stored response, complete and shared with the store.
+    Stored(StoredBody),
+    /// A response on its way into the store; this reader follows the fill.
+    Spool(SpoolReader),
+    /// A stream from a socket or through a transformation.
+    Stream(Box<dyn Source>),
+}
+
+impl Body {
+    /// A body out of bytes at hand.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+
+    /// A body out of a streaming source.
+    #[must_use]
+    pub fn stream(source: impl Source + 'static) -> Self {
+        Self::Stream(Box::new(source))
+    }
+
+    /// The exact number of bytes, where it is known before reading.
+    #[must_use]
+    pub fn exact_len(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+
+    /// The next frame; for use outside of `poll` functions.
+    pub async fn frame(&mut self) -> Option<Result<Frame<Bytes>, ProxyError>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            Self::Empty => "Empty",
+            Self::Full(_) => "Full",
+            Self::Stored(_) => "Stored",
+            Self::Spool(_) => "Spool",
+            Self::Stream(_) => "Stream",
+        };
+        f.debug_struct(name).field("len", &self.exact_len()).finish()
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            full @ Self::Full(_) => match std::mem::take(full) {
+                Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                _ => Poll::Ready(None),
+            },
+            Self::Stored(stored) => Poll::Ready(stored.next_frame().map(Ok)),
+            Self::Spool(reader) => reader.poll_frame(cx),
+            Self::Stream(source) => source.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Stored(stored) => stored.is_end(),
+            Self::Spool(reader) => reader.is_end(),
+            Self::Stream(source) => source.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stored(stored) => SizeHint::with_exact(stored.remaining()),
+            Self::Spool(reader) => reader.size_hint(),
+            Self::Stream(source) => source.size_hint(),
+        }
+    }
+}
+
+/// Trailer fields, where a message has any (RFC 9110 §6.5).
+pub type Trailers = Option<HeaderMap>;

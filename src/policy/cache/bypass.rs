@@ -1,0 +1,196 @@
+//! Whether the cache takes part in an exchange at all: decided from the request alone, before any lookup.
+
+use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
+use http::{HeaderName, Method};
+
+use super::directives::RequestDirectives;
+use super::{BypassRule, CacheParams, RequestFacts, cookies, pattern};
+use crate::policy::route::behind_prefix;
+
+/// See [`Bypass::MethodOverride`].
+static METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
+
+/// How far the cache takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Participation {
+    /// Look up, join or lead a fetch, store.
+    Full,
+    /// Look up; on a miss the request goes alone and its answer is not stored.
+    ReuseOnly(ReuseOnly),
+    /// Neither look up nor store.
+    Bypass(Bypass),
+}
+
+/// Why an answer to this request could never be stored, though a stored one may answer it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReuseOnly {
+    /// HEAD brings no body; a stored answer to GET serves it.
+    Head,
+    /// The client asked that nothing be kept (RFC 9111 §5.2.1.5).
+    RequestNoStore,
+}
+
+/// Why a request passes the cache by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bypass {
+    /// Neither GET nor HEAD.
+    Method,
+    /// A field by which some origins let a GET become another method: its answer is not the URI's, and must not be
+    /// everybody's.
+    MethodOverride,
+    /// A GET or HEAD with content: what it means is the origin's secret (RFC 9110 §9.3.1).
+    RequestBody,
+    /// `Range`: answering from a stored response is not built yet, and parts are never stored.
+    Range,
+    /// `If-Match` or `If-Unmodified-Since`: only the origin may judge them (RFC 9111 §4.3.2).
+    Precondition,
+    /// `bypass = [{ cookie = … }]`
+    CookieRule,
+    /// `bypass = [{ path = … }]`
+    PathRule,
+    /// `bypass = [{ header = … }]`
+    HeaderRule,
+}
+
+impl Bypass {
+    /// Stable name.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::MethodOverride => "method_override",
+            Self::RequestBody => "request_body",
+            Self::Range => "range",
+            Self::Precondition => "precondition",
+            Self::CookieRule => "bypass_cookie",
+            Self::PathRule => "bypass_path",
+            Self::HeaderRule => "bypass_header",
+        }
+    }
+}
+
+impl ReuseOnly {
+    /// Stable name.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::RequestNoStore => "request_no_store",
+        }
+    }
+}
+
+/// How far the cache takes part in this request. Cost: a few map lookups; no allocation.
+#[must_use]
+pub fn decide(request: &RequestFacts<'_>, directives: &RequestDirectives, params: &CacheParams) -> Participation {
+    let headers = request.headers;
+    if *request.method != Method::GET && *request.method != Method::HEAD {
+        return Participation::Bypass(Bypass::Method);
+    }
+    if METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name)) {
+        return Participation::Bypass(Bypass::MethodOverride);
+    }
+    if request.has_body {
+        return Participation::Bypass(Bypass::RequestBody);
+    }
+    if let Some(bypass) = params.bypass.iter().find_map(|rule| applies(rule, request)) {
+        return Participation::Bypass(bypass);
+    }
+    // Range means nothing with HEAD (RFC 9110 §14.2).
+    if *request.method == Method::GET && headers.contains_key(RANGE) {
+        return Participation::Bypass(Bypass::Range);
+    }
+    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+        return Participation::Bypass(Bypass::Precondition);
+    }
+    if *request.method == Method::HEAD {
+        return Participation::ReuseOnly(ReuseOnly::Head);
+    }
+    if directives.no_store {
+        return Participation::ReuseOnly(ReuseOnly::RequestNoStore);
+    }
+    Participation::Full
+}
+
+fn applies(rule: &BypassRule, request: &RequestFacts<'_>) -> Option<Bypass> {
+    match rule {
+        BypassRule::Cookie(name) => cookies::pairs(request.headers)
+            .any(|(found, _)| pattern::matches(name, found))
+            .then_some(Bypass::CookieRule),
+        BypassRule::Path(prefix) => behind_prefix(request.path, prefix).is_some().then_some(Bypass::PathRule),
+        BypassRule::Header(name) => request.headers.contains_key(name).then_some(Bypass::HeaderRule),
+    }
+}
+
+/// Who a request is from, as far as its answer may be theirs alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Personal {
+    /// `Authorization` that is not in the key.
+    Authorization,
+    /// A cookie that is neither stripped nor in the key.
+    Cookie,
+}
+
+/// What makes a request personal; `None` when nothing does. `headers` are those after `strip_cookies`.
+#[must_use]
+pub fn personal(request: &RequestFacts<'_>, params: &CacheParams) -> Option<Personal> {
+    let keyed = &params.key.headers;
+    if request.headers.contains_key(AUTHORIZATION) && !keyed.contains(&AUTHORIZATION) {
+        return Some(Personal::Authorization);
+    }
+    let unkeyed = !keyed.contains(&COOKIE) && cookies::unkeyed(request.headers, &params.key.cookies);
+    unkeyed.then_some(Personal::Cookie)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::policy::cache::tests::{headers, params};
+    use http::HeaderName;
+
+    fn check(method: &Method, path: &str, has_body: bool, lines: &[(&'static str, &str)]) -> Participation {
+        let headers = headers(lines, Clock::System.now());
+        let params = CacheParams {
+            bypass: vec![
+                BypassRule::Cookie("sess*".into()),
+                BypassRule::Path("/account".into()),
+                BypassRule::Header(HeaderName::from_static("x-no-cache")),
+            ],
+            ..params()
+        };
+        decide(
+            &RequestFacts { method, path, headers: &headers, has_body },
+            &RequestDirectives::parse(&headers),
+            &params,
+        )
+    }
+
+    #[test]
+    fn participation() {
+        use Participation::{Bypass as No, Full, ReuseOnly as Some};
+        let get = &Method::GET;
+        for (method, path, has_body, lines, expected) in [
+            (get, "/", false, &[][..], Full),
+            (get, "/", true, &[], No(Bypass::RequestBody)),
+            (get, "/", false, &[("x-http-method-override", "DELETE")], No(Bypass::MethodOverride)),
+            (&Method::HEAD, "/", false, &[("range", "bytes=0-1")], Some(ReuseOnly::Head)),
+            (&Method::POST, "/", false, &[], No(Bypass::Method)),
+            (get, "/", false, &[("range", "bytes=0-1")], No(Bypass::Range)),
+            (get, "/", false, &[("if-match", "\"a\"")], No(Bypass::Precondition)),
+            (get, "/", false, &[("cookie", "a=1; session=2")], No(Bypass::CookieRule)),
+            (get, "/", false, &[("cookie", "a=session")], Full),
+            (get, "/account", false, &[], No(Bypass::PathRule)),
+            (get, "/account/x", false, &[], No(Bypass::PathRule)),
+            (get, "/accounts", false, &[], Full),
+            (get, "/", false, &[("x-no-cache", "")], No(Bypass::HeaderRule)),
+            (get, "/", false, &[("cache-control", "no-store")], Some(ReuseOnly::RequestNoStore)),
+        ] {
+            assert_eq!(check(method, path, has_body, lines), expected, "{method} {path} {lines:?}");
+        }
+    }
+}

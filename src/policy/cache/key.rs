@@ -1,0 +1,302 @@
+//! The primary cache key: what two requests must share to be answered by one stored response.
+//!
+//! Scheme, host, normalised client-facing path and query (before prefix edits), the cache policy, the route where it
+//! matches on more than host and path, then what the policy's `key` adds. The parts are joined by single spaces, which
+//! occur in none of them (anything outside printable ASCII is percent-encoded while joining), so two different requests
+//! cannot spell the same text.
+//!
+//! The text is hashed to 128 bits with seeds given by the caller: keyed SipHash twice, so that a client who does not
+//! know the seeds cannot make two keys meet.
+
+use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
+
+use http::HeaderMap;
+
+use super::{KeyParams, cookies, pattern};
+
+/// Parameters that tell marketing tools where a visitor came from and never change a page (`key.tracking`). Taken from
+/// the lists browsers and blockers strip.
+const TRACKING: &[&str] = &[
+    "utm_*",
+    "gclid",
+    "gclsrc",
+    "gbraid",
+    "wbraid",
+    "dclid",
+    "gad_source",
+    "gad_campaignid",
+    "_ga",
+    "_gl",
+    "fbclid",
+    "fb_action_ids",
+    "fb_action_types",
+    "fb_source",
+    "msclkid",
+    "twclid",
+    "ttclid",
+    "li_fat_id",
+    "igshid",
+    "igsh",
+    "yclid",
+    "ysclid",
+    "_openstat",
+    "mc_cid",
+    "mc_eid",
+    "mkt_tok",
+    "_hsenc",
+    "_hsmi",
+    "__hssc",
+    "__hstc",
+    "__hsfp",
+    "hsctatracking",
+    "vero_id",
+    "vero_conv",
+    "oly_anon_id",
+    "oly_enc_id",
+    "_kx",
+    "_branch_match_id",
+    "rb_clickid",
+    "s_cid",
+    "wickedid",
+    "epik",
+    "srsltid",
+    "matomo_*",
+    "mtm_*",
+    "pk_*",
+    "piwik_*",
+    "hsa_*",
+];
+
+/// Seeds of the key hash: random, one pair per process.
+#[derive(Debug, Clone)]
+pub struct Seeds {
+    /// Upper half.
+    pub first: RandomState,
+    /// Lower half, and everything that needs only 64 bits.
+    pub second: RandomState,
+}
+
+/// What the primary key is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyFacts<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Lower case, with the port where the client named one that is not the scheme's own.
+    pub host: &'a str,
+    /// Normalised, client-facing.
+    pub path: &'a str,
+    /// Normalised, without `?`.
+    pub query: Option<&'a str>,
+    /// NAME of the cache policy.
+    pub policy: &'a str,
+    /// The route's name, where it matches on more than host and path.
+    pub route: Option<&'a str>,
+    /// The request's fields, for `key.headers` and `key.cookies`.
+    pub headers: &'a HeaderMap,
+}
+
+/// A primary key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheKey {
+    /// Printable ASCII; for `Cache-Status`, `explain` and logs.
+    pub text: Box<str>,
+    /// What the store and the flights go by.
+    pub hash: u128,
+    /// The hash of the same key without the parts of `key.headers` and `key.cookies`: shared by every response of one
+    /// URI, for invalidation.
+    pub uri: u128,
+}
+
+/// The primary key of a request. Cost: one string, two to four SipHash passes over it; sorting allocates a list.
+#[must_use]
+pub fn build(facts: &KeyFacts<'_>, params: &KeyParams, seeds: &Seeds) -> CacheKey {
+    let mut text = String::with_capacity(facts.path.len() + facts.query.map_or(0, str::len) + facts.host.len() + 32);
+    text.push_str(facts.scheme);
+    text.push_str("://");
+    push(&mut text, facts.host.as_bytes());
+    push(&mut text, facts.path.as_bytes());
+    push_query(&mut text, facts.query, params);
+    text.push_str(" cache=");
+    push_value(&mut text, facts.policy.as_bytes());
+    if let Some(route) = facts.route {
+        text.push_str(" route=");
+        push_value(&mut text, route.as_bytes());
+    }
+    let uri = digest(&text, seeds);
+    let length = text.len();
+    push_headers(&mut text, facts.headers, params);
+    push_cookies(&mut text, facts.headers, params);
+    let hash = if text.len() == length { uri } else { digest(&text, seeds) };
+    CacheKey { text: text.into(), hash, uri }
+}
+
+fn digest(text: &str, seeds: &Seeds) -> u128 {
+    (u128::from(seeds.first.hash_one(text)) << 64) | u128::from(seeds.second.hash_one(text))
+}
+
+fn push_query(text: &mut String, query: Option<&str>, params: &KeyParams) {
+    let Some(query) = query else { return };
+    if !params.sort_query && !params.tracking && params.ignore_query.is_empty() {
+        text.push('?');
+        return push(text, query.as_bytes());
+    }
+    let mut kept: Vec<&str> = query.split('&').filter(|item| !is_ignored(name_of(item), params)).collect();
+    if params.sort_query {
+        // By name only and stable: the order of equal names can mean something to an origin.
+        kept.sort_by_key(|item| name_of(item));
+    }
+    // A query of which nothing is left is the same as none; one that was empty from the start ("/?") stays apart.
+    let mut separator = '?';
+    for item in kept {
+        text.push(separator);
+        push(text, item.as_bytes());
+        separator = '&';
+    }
+}
+
+fn name_of(item: &str) -> &str {
+    item.split_once('=').map_or(item, |(name, _)| name)
+}
+
+fn is_ignored(name: &str, params: &KeyParams) -> bool {
+    pattern::any(&params.ignore_query, name)
+        || (params.tracking && TRACKING.iter().any(|tracking| pattern::matches(tracking, name)))
+}
+
+fn push_headers(text: &mut String, headers: &HeaderMap, params: &KeyParams) {
+    for name in &params.headers {
+        text.push_str(" header:");
+        text.push_str(name.as_str());
+        // No `=` when absent: an absent and an empty field are two things.
+        for (number, value) in headers.get_all(name).iter().enumerate() {
+            text.push(if number == 0 { '=' } else { ',' });
+            push_value(text, value.as_bytes());
+        }
+    }
+}
+
+fn push_cookies(text: &mut String, headers: &HeaderMap, params: &KeyParams) {
+    for name in &params.cookies {
+        text.push_str(" cookie:");
+        push_value(text, name.as_bytes());
+        for (number, (_, value)) in cookies::pairs(headers).filter(|(found, _)| found == name).enumerate() {
+            text.push(if number == 0 { '=' } else { ',' });
+            push_value(text, value.as_bytes());
+        }
+    }
+}
+
+/// Appends URI text; it carries its own percent-encoding.
+fn push(text: &mut String, part: &[u8]) {
+    escape(text, part, |byte| byte.is_ascii_graphic());
+}
+
+/// Appends a value; `%`, and the `,` that joins several values, are encoded too.
+fn push_value(text: &mut String, part: &[u8]) {
+    escape(text, part, |byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b','));
+}
+
+fn escape(text: &mut String, part: &[u8], plain: impl Fn(u8) -> bool) {
+    for &byte in part {
+        if plain(byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    fn key(query: Option<&str>, headers: &[(&'static str, &str)], params: &KeyParams) -> CacheKey {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::try_from(*value).expect("valid")))
+            .collect();
+        let facts = KeyFacts {
+            scheme: "https",
+            host: "shop.example",
+            path: "/a",
+            query,
+            policy: "static",
+            route: None,
+            headers: &headers,
+        };
+        let seeds = Seeds { first: RandomState::new(), second: RandomState::new() };
+        build(&facts, params, &seeds)
+    }
+
+    fn query(query: Option<&str>, params: &KeyParams) -> String {
+        let text = key(query, &[], params).text;
+        text.strip_prefix("https://shop.example/a").expect("the URI first").replace(" cache=static", "")
+    }
+
+    #[test]
+    fn queries() {
+        let plain = KeyParams::default();
+        let sorted = KeyParams { sort_query: true, ..plain.clone() };
+        let ignoring = KeyParams { ignore_query: vec!["x*".into()], ..plain.clone() };
+        let tracking = KeyParams { tracking: true, ..plain.clone() };
+        for (params, given, expected) in [
+            (&plain, None, ""),
+            (&plain, Some(""), "?"),
+            (&plain, Some("b=1&a=2"), "?b=1&a=2"),
+            (&plain, Some("a b"), "?a%20b"),
+            (&sorted, Some("b=1&a=2"), "?a=2&b=1"),
+            (&sorted, Some("b=2&a&b=1"), "?a&b=2&b=1"),
+            (&sorted, Some(""), "?"),
+            (&ignoring, Some("a=1&x1=2&y=3"), "?a=1&y=3"),
+            (&ignoring, Some("xy"), ""),
+            (&tracking, Some("utm_source=n&id=1&fbclid=z"), "?id=1"),
+            (&tracking, Some("UTM_SOURCE=n"), "?UTM_SOURCE=n"),
+        ] {
+            assert_eq!(query(given, params), expected, "{given:?} {params:?}");
+        }
+    }
+
+    #[test]
+    fn headers_and_cookies_are_keyed_and_cannot_be_forged() {
+        let params = KeyParams {
+            headers: vec![HeaderName::from_static("x-lang"), HeaderName::from_static("x-site")],
+            cookies: vec!["currency".into()],
+            ..KeyParams::default()
+        };
+        let text = |headers: &[(&'static str, &str)]| {
+            let text = key(None, headers, &params).text;
+            text.strip_prefix("https://shop.example/a cache=static ").expect("the fixed part").to_owned()
+        };
+        for (headers, expected) in [
+            (&[][..], "header:x-lang header:x-site cookie:currency"),
+            (&[("x-lang", "")], "header:x-lang= header:x-site cookie:currency"),
+            (&[("x-lang", "de"), ("x-lang", "en")], "header:x-lang=de,en header:x-site cookie:currency"),
+            (&[("x-lang", "de,en")], "header:x-lang=de%2Cen header:x-site cookie:currency"),
+            (&[("x-lang", "a header:x-site=b")], "header:x-lang=a%20header:x-site=b header:x-site cookie:currency"),
+            (&[("cookie", "id=1; currency=EUR")], "header:x-lang header:x-site cookie:currency=EUR"),
+        ] {
+            assert_eq!(text(headers), expected);
+        }
+    }
+
+    #[test]
+    fn hashes() {
+        let params = KeyParams { headers: vec![HeaderName::from_static("x-lang")], ..KeyParams::default() };
+        let seeds = Seeds { first: RandomState::new(), second: RandomState::new() };
+        let keyed = |lang: &'static str, route| {
+            let headers = [(HeaderName::from_static("x-lang"), HeaderValue::from_static(lang))].into_iter().collect();
+            let facts =
+                KeyFacts { scheme: "http", host: "h", path: "/", query: None, policy: "p", route, headers: &headers };
+            build(&facts, &params, &seeds)
+        };
+        let (de, en, routed) = (keyed("de", None), keyed("en", None), keyed("de", Some("r")));
+        assert_eq!(de, keyed("de", None));
+        assert_ne!(de.hash, en.hash);
+        assert_eq!(de.uri, en.uri);
+        assert_ne!(de.uri, routed.uri);
+        assert_ne!(de.hash >> 64, de.hash & u128::from(u64::MAX), "the halves are seeded apart");
+    }
+}

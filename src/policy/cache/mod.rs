@@ -1,0 +1,140 @@
+//! RFC 9111 for a shared cache: what may be stored, under which key, how long it stays fresh, when it may be reused, and
+//! how it is validated, freshened and invalidated.
+//!
+//! The order in which an exchange meets these files: [`bypass`] (does the cache take part at all?), [`key`] (where to
+//! look), [`vary`] (which of the stored responses), [`reuse`] (may it be used now?), [`validation`] (what to ask the
+//! origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
+//! (what an unsafe request made untrue), [`status`] (how the outcome is told).
+//!
+//! All of it is pure; every refusal is a named reason with a stable token. Not here yet, on purpose: stale answers
+//! (RFC 5861), targeted fields (RFC 9213), ranges from stored responses, tags and purging.
+
+pub mod bypass;
+pub mod cookies;
+pub mod dates;
+pub mod directives;
+pub mod freshness;
+pub mod invalidation;
+pub mod key;
+pub mod pattern;
+pub mod reuse;
+pub mod status;
+pub mod storing;
+pub mod validation;
+pub mod vary;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::clock::Now;
+
+/// What the cache asks about a request. `headers` are those that would be forwarded: cookies already stripped.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFacts<'a> {
+    /// As sent.
+    pub method: &'a Method,
+    /// Normalised client-facing path, without query.
+    pub path: &'a str,
+    /// All end-to-end fields.
+    pub headers: &'a HeaderMap,
+    /// True when the request carries content.
+    pub has_body: bool,
+}
+
+/// What the cache asks about a response head.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseFacts<'a> {
+    /// The final status.
+    pub status: StatusCode,
+    /// All end-to-end fields, as the origin sent them.
+    pub headers: &'a HeaderMap,
+    /// When the request for it was sent (RFC 9111 §4.2.3 `request_time`).
+    pub sent: Now,
+    /// When its head arrived (`response_time`).
+    pub received: Now,
+}
+
+/// `[cache.NAME]`, as far as decisions go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheParams {
+    /// `max_object` in bytes.
+    pub max_object: u64,
+    /// `ttl`: freshness for answers that name none; `None` = heuristics of RFC 9111 §4.2.2 only.
+    pub ttl: Option<Duration>,
+    /// `status_ttl`: likewise, for one status.
+    pub status_ttl: BTreeMap<u16, Duration>,
+    /// `override_ttl`: whatever the origin says, except private, no-store and Set-Cookie.
+    pub override_ttl: Option<Duration>,
+    /// `key`
+    pub key: KeyParams,
+    /// `strip_cookies`: glob patterns.
+    pub strip_cookies: Vec<String>,
+    /// `bypass`: any that holds.
+    pub bypass: Vec<BypassRule>,
+}
+
+/// `key`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyParams {
+    /// `ignore_query`: glob patterns of parameter names that are not in the key (still forwarded).
+    pub ignore_query: Vec<String>,
+    /// `tracking`: also ignore the built-in list of tracking parameters.
+    pub tracking: bool,
+    /// `sort_query`
+    pub sort_query: bool,
+    /// `headers` whose values are in the key.
+    pub headers: Vec<http::HeaderName>,
+    /// `cookies` whose values are in the key.
+    pub cookies: Vec<String>,
+}
+
+/// One entry of `bypass`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BypassRule {
+    /// `{ cookie = "session" }`: glob pattern of a name.
+    Cookie(String),
+    /// `{ path = "/account/" }`: prefix on whole segments, kept without the trailing slash, as a route's.
+    Path(String),
+    /// `{ header = "X-No-Cache" }`
+    Header(http::HeaderName),
+}
+
+#[cfg(test)]
+mod tests {
+    //! What the tests of this folder share.
+
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    /// Fields in order; a value `@N` is the HTTP date N seconds from `now`.
+    pub(super) fn headers(lines: &[(&'static str, &str)], now: Now) -> HeaderMap {
+        lines.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
+            let value = HeaderValue::try_from(date(value, now)).expect("a valid value");
+            map.append(HeaderName::from_static(name), value);
+            map
+        })
+    }
+
+    /// `@N` as an HTTP date; anything else as it is.
+    pub(super) fn date(value: &str, now: Now) -> String {
+        let Some(offset) = value.strip_prefix('@') else { return value.to_owned() };
+        let offset: i64 = offset.parse().expect("seconds");
+        let by = Duration::from_secs(offset.unsigned_abs());
+        httpdate::fmt_http_date(if offset < 0 { now.wall - by } else { now.wall + by })
+    }
+
+    /// A policy that configures nothing but `max_object = 1000`.
+    pub(super) fn params() -> CacheParams {
+        CacheParams {
+            max_object: 1000,
+            ttl: None,
+            status_ttl: BTreeMap::new(),
+            override_ttl: None,
+            key: KeyParams::default(),
+            strip_cookies: Vec::new(),
+            bypass: Vec::new(),
+        }
+    }
+}

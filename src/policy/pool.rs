@@ -1,0 +1,119 @@
+//! Parameters of a pool: what `[[pool]]` says, apart from key material.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::balance::{AdminState, Balance};
+use super::health::HealthParams;
+use super::retry::RetryParams;
+
+/// `[[pool]]` without `tls`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolParams {
+    /// `name`
+    pub name: String,
+    /// `balance`
+    pub balance: Balance,
+    /// `endpoints` in file order; at least one.
+    pub endpoints: Vec<EndpointParams>,
+    /// `host`
+    pub host: HostHeader,
+    /// `health`; `None` = no probes.
+    pub health: Option<HealthParams>,
+    /// `panic` as a share 0..=1: below this share of healthy endpoints health is ignored.
+    pub panic: f64,
+    /// `retry`
+    pub retry: RetryParams,
+    /// `timeouts`
+    pub timeouts: PoolTimeouts,
+    /// `keep_alive`
+    pub keep_alive: KeepAlive,
+}
+
+/// One of `endpoints`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointParams {
+    /// `address`
+    pub address: Address,
+    /// `weight`, 0..=1000; default 1.
+    pub weight: u16,
+    /// `max_connections`
+    pub max_connections: Option<u32>,
+    /// `backup`
+    pub backup: bool,
+    /// `state`
+    pub state: AdminState,
+}
+
+/// `host:port`, `[v6]:port` or `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A name to be resolved, and a port.
+    Name(String, u16),
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `host` of a pool: what `Host` the origin sees.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostHeader {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The endpoint's address as written.
+    Endpoint,
+    /// This one.
+    Name(String),
+}
+
+/// `timeouts` of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolTimeouts {
+    /// `connect`: TCP and TLS together.
+    pub connect: Duration,
+    /// `first_byte`: from the last byte sent to the end of the response head.
+    pub first_byte: Duration,
+    /// `idle`: longest silence inside a body.
+    pub idle: Duration,
+    /// `total`; `None` = no limit (`"0s"`).
+    pub total: Option<Duration>,
+}
+
+impl Default for PoolTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+            total: None,
+        }
+    }
+}
+
+/// `keep_alive`, per endpoint and worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// `idle`: connections kept.
+    pub idle: usize,
+    /// `timeout`: how long one is kept.
+    pub timeout: Duration,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self { idle: 64, timeout: Duration::from_secs(50) }
+    }
+}

@@ -1,0 +1,233 @@
+//! Whether a failed attempt may be repeated on another endpoint.
+//!
+//! The failure says what is safe ([`Retry`]), the operator what is wanted (`retry`), and both must agree:
+//!
+//! | failure                                | `on`            | method     |
+//! |----------------------------------------|-----------------|------------|
+//! | nothing was sent                       | `"connect"`     | any        |
+//! | sent, then closed or reset             | `"reset"`       | idempotent |
+//! | sent, no head in time                  | `"timeout"`     | idempotent |
+//! | an answer with this status             | `"502"` …       | idempotent |
+//!
+//! Apart from that, a kept-alive connection that turns out closed before a byte of the answer is replaced once,
+//! silently: the origin closing an idle connection is no failure, so `on` is not asked and no attempt is counted
+//! (RFC 9112 §9.3.1). The method must be idempotent all the same, since the origin may have read the request.
+//!
+//! In every case the body must still be whole. Bound: `attempts` plus the one silent retry.
+
+use http::Method;
+
+use crate::error::{ErrorKind, ProxyError, Retry};
+
+/// `retry`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryParams {
+    /// `attempts` in all, 1..=10.
+    pub attempts: u32,
+    /// `on` contains `"connect"`.
+    pub on_connect: bool,
+    /// `on` contains `"reset"`: closed or reset before the response head.
+    pub on_reset: bool,
+    /// `on` contains `"timeout"`: no head within `first_byte`.
+    pub on_timeout: bool,
+    /// `on` contains `"502"`, `"503"`, `"504"`.
+    pub on_status: Vec<u16>,
+}
+
+impl Default for RetryParams {
+    fn default() -> Self {
+        Self { attempts: 2, on_connect: true, on_reset: true, on_timeout: false, on_status: Vec::new() }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Without a response head.
+    Error(ProxyError),
+    /// With a response of this status.
+    Status(u16),
+}
+
+/// What the decision rests on.
+#[derive(Debug, Clone, Copy)]
+pub struct RetryFacts<'a> {
+    /// How the last attempt ended.
+    pub failure: Failure,
+    /// The request's method.
+    pub method: &'a Method,
+    /// Attempts made so far, the failed one included, the silent retry not.
+    pub attempts: u32,
+    /// The silent retry has been used.
+    pub silent_used: bool,
+    /// The request body can be sent again from its first byte: there is none, none of it was taken, or it is kept.
+    pub replayable: bool,
+}
+
+/// How the exchange goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Send again on a new connection, to the same endpoint if need be; not counted as an attempt.
+    Silent,
+    /// Make another attempt.
+    Attempt,
+}
+
+/// Why the failure stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NoRetry {
+    /// The failure is the client's or came after part of an answer.
+    Final,
+    /// `on` does not name this failure.
+    NotConfigured,
+    /// The method is not idempotent and the origin may have acted.
+    NotIdempotent,
+    /// Part of the body is gone.
+    BodySpent,
+    /// `attempts` were made.
+    AttemptsSpent,
+}
+
+impl NoRetry {
+    /// Stable name.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Final => "final",
+            Self::NotConfigured => "not_configured",
+            Self::NotIdempotent => "not_idempotent",
+            Self::BodySpent => "body_spent",
+            Self::AttemptsSpent => "attempts_spent",
+        }
+    }
+}
+
+/// Whether to send the request again.
+///
+/// # Errors
+/// Why not.
+pub fn may_retry(facts: &RetryFacts<'_>, params: &RetryParams) -> Result<Again, NoRetry> {
+    let retry = match facts.failure {
+        Failure::Error(error) => error.retry,
+        Failure::Status(_) => Retry::IfIdempotent,
+    };
+    if retry == Retry::No {
+        return Err(NoRetry::Final);
+    }
+    let silent = retry == Retry::StaleConnection && !facts.silent_used;
+    if !silent && !is_wanted(facts.failure, params) {
+        return Err(NoRetry::NotConfigured);
+    }
+    if retry != Retry::NothingSent && !is_idempotent(facts.method) {
+        return Err(NoRetry::NotIdempotent);
+    }
+    if !facts.replayable {
+        return Err(NoRetry::BodySpent);
+    }
+    if silent {
+        return Ok(Again::Silent);
+    }
+    if facts.attempts >= params.attempts {
+        return Err(NoRetry::AttemptsSpent);
+    }
+    Ok(Again::Attempt)
+}
+
+/// Whether `on` names the failure.
+fn is_wanted(failure: Failure, params: &RetryParams) -> bool {
+    match failure {
+        Failure::Status(status) => params.on_status.contains(&status),
+        Failure::Error(error) if error.retry == Retry::NothingSent => params.on_connect,
+        Failure::Error(error) => match error.kind {
+            ErrorKind::FirstByteTimeout | ErrorKind::ReadTimeout | ErrorKind::WriteTimeout => params.on_timeout,
+            _ => params.on_reset,
+        },
+    }
+}
+
+/// True for methods that do the same when done twice (RFC 9110 §9.2.2 and the registry): all safe ones, PUT and DELETE.
+#[must_use]
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        method.as_str(),
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Stage;
+
+    fn error(kind: ErrorKind, retry: Retry) -> Failure {
+        Failure::Error(ProxyError::new(kind, Stage::Forward).with_retry(retry))
+    }
+
+    #[test]
+    fn failures_and_what_follows() {
+        let refused = error(ErrorKind::ConnectRefused, Retry::NothingSent);
+        let slow = error(ErrorKind::ConnectTimeout, Retry::NothingSent);
+        let reset = error(ErrorKind::ConnectionReset, Retry::IfIdempotent);
+        let late = error(ErrorKind::FirstByteTimeout, Retry::IfIdempotent);
+        let stale = error(ErrorKind::ConnectionClosed, Retry::StaleConnection);
+        let cut = error(ErrorKind::ResponseTruncated, Retry::No);
+        let busy = Failure::Status(503);
+
+        let base = RetryParams::default();
+        let none = RetryParams { attempts: 5, on_connect: false, on_reset: false, ..RetryParams::default() };
+        let all = RetryParams { on_timeout: true, on_status: vec![502, 503], ..RetryParams::default() };
+
+        let (get, post) = (Method::GET, Method::POST);
+        for (failure, params, method, expected) in [
+            (refused, &base, &get, Ok(Again::Attempt)),
+            (refused, &base, &post, Ok(Again::Attempt)),
+            (slow, &base, &post, Ok(Again::Attempt)),
+            (refused, &none, &get, Err(NoRetry::NotConfigured)),
+            (reset, &base, &get, Ok(Again::Attempt)),
+            (reset, &base, &post, Err(NoRetry::NotIdempotent)),
+            (reset, &none, &get, Err(NoRetry::NotConfigured)),
+            (late, &base, &get, Err(NoRetry::NotConfigured)),
+            (late, &all, &get, Ok(Again::Attempt)),
+            (late, &all, &post, Err(NoRetry::NotIdempotent)),
+            (busy, &base, &get, Err(NoRetry::NotConfigured)),
+            (busy, &all, &get, Ok(Again::Attempt)),
+            (busy, &all, &post, Err(NoRetry::NotIdempotent)),
+            (Failure::Status(504), &all, &get, Err(NoRetry::NotConfigured)),
+            (stale, &none, &get, Ok(Again::Silent)),
+            (stale, &base, &post, Err(NoRetry::NotIdempotent)),
+            (cut, &all, &get, Err(NoRetry::Final)),
+        ] {
+            let facts = RetryFacts { failure, method, attempts: 1, silent_used: false, replayable: true };
+            assert_eq!(may_retry(&facts, params), expected, "{facts:?}");
+            if expected.is_ok() {
+                let spent = RetryFacts { replayable: false, ..facts };
+                assert_eq!(may_retry(&spent, params), Err(NoRetry::BodySpent), "{facts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn attempts_are_bounded_and_the_silent_one_is_single() {
+        let params = RetryParams::default();
+        for (retry, attempts, silent_used, expected) in [
+            (Retry::NothingSent, 1, false, Ok(Again::Attempt)),
+            (Retry::NothingSent, 2, false, Err(NoRetry::AttemptsSpent)),
+            (Retry::StaleConnection, 2, false, Ok(Again::Silent)),
+            (Retry::StaleConnection, 1, true, Ok(Again::Attempt)),
+            (Retry::StaleConnection, 2, true, Err(NoRetry::AttemptsSpent)),
+        ] {
+            let failure = error(ErrorKind::ConnectionClosed, retry);
+            let facts = RetryFacts { failure, method: &Method::GET, attempts, silent_used, replayable: true };
+            assert_eq!(may_retry(&facts, &params), expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn idempotent_methods() {
+        for (method, expected) in
+            [("GET", true), ("QUERY", true), ("DELETE", true), ("POST", false), ("PATCH", false), ("get", false)]
+        {
+            assert_eq!(is_idempotent(&method.parse().expect("a method")), expected, "{method}");
+        }
+    }
+}

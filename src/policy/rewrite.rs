@@ -1,0 +1,306 @@
+//! Whether and how a response body is rewritten by the operator's mandatory rules (RFC 9110 §7.7).
+
+use http::header::{CONTENT_RANGE, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+
+use super::encoding::{Coding, content_codings, forbids_transform, has_body, media_type};
+
+/// `[rewrite.NAME]`, the mandatory part.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RewriteParams {
+    /// `element` rules in file order.
+    pub elements: Vec<ElementRule>,
+    /// `on_error`
+    pub on_error: OnError,
+}
+
+/// One `[[rewrite.NAME.element]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ElementRule {
+    /// `select`: a CSS selector that lol_html accepts (validated when the config is).
+    pub select: String,
+    /// What to do, in file order of keys.
+    pub actions: Vec<ElementAction>,
+}
+
+/// What an element rule does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the config key of the same name")]
+pub enum ElementAction {
+    Replace { attribute: String, from: String, to: String },
+    Set { name: String, value: String },
+    Unset(String),
+    Append(String),
+    Prepend(String),
+    Before(String),
+    After(String),
+    ReplaceWith(String),
+    Inner(String),
+    Remove,
+    Unwrap,
+}
+
+/// `on_error`: what becomes of a response whose rewriting fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// The rest goes out unmodified.
+    #[default]
+    Pass,
+    /// The response is cut.
+    Fail,
+}
+
+/// What is known of a response that may be rewritten. An answer to HEAD is judged like the GET's: its fields must be the
+/// same.
+#[derive(Debug, Clone, Copy)]
+pub struct RewriteFacts<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, as the origin sent them.
+    pub headers: &'a HeaderMap,
+}
+
+/// How a body is to be rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RewritePlan<'a> {
+    /// To be decoded first; the rewritten body has no coding until one is negotiated.
+    pub decode: Option<Coding>,
+    /// The `charset` of `Content-Type`; `None` = the document's own declaration, else UTF-8.
+    pub charset: Option<&'a str>,
+}
+
+/// Why a response is left as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SkipReason {
+    /// There are no rules.
+    NoRules,
+    /// The status has no body.
+    NoBody,
+    /// It is a part of a body.
+    Partial,
+    /// Neither `text/html` nor `application/xhtml+xml`.
+    NotHtml,
+    /// `Cache-Control: no-transform`.
+    NoTransform,
+    /// Its charset is not known to keep ASCII where ASCII was, so tags could not be told from text.
+    Charset,
+    /// It has several codings, or one we cannot decode.
+    Undecodable,
+}
+
+impl SkipReason {
+    /// Stable name.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::NoRules => "no_rules",
+            Self::NoBody => "no_body",
+            Self::Partial => "partial",
+            Self::NotHtml => "not_html",
+            Self::NoTransform => "no_transform",
+            Self::Charset => "charset",
+            Self::Undecodable => "undecodable",
+        }
+    }
+}
+
+/// Charsets in which a byte below 0x80 is always the ASCII character: by name, or by how their names begin.
+const ASCII_COMPATIBLE: [&str; 4] = ["utf-8", "utf8", "us-ascii", "latin1"];
+const ASCII_COMPATIBLE_FAMILIES: [&str; 3] = ["iso-8859-", "windows-125", "koi8-"];
+
+/// How to rewrite a response.
+///
+/// # Errors
+/// Why it is left as it is.
+pub fn applies<'a>(facts: &RewriteFacts<'a>, params: &RewriteParams) -> Result<RewritePlan<'a>, SkipReason> {
+    if params.elements.is_empty() {
+        return Err(SkipReason::NoRules);
+    }
+    if !has_body(facts.status) {
+        return Err(SkipReason::NoBody);
+    }
+    if facts.status == StatusCode::PARTIAL_CONTENT || facts.headers.contains_key(CONTENT_RANGE) {
+        return Err(SkipReason::Partial);
+    }
+    let is_html = |media_type: &str| {
+        ["text/html", "application/xhtml+xml"].iter().any(|html| media_type.eq_ignore_ascii_case(html))
+    };
+    if !media_type(facts.headers).is_some_and(is_html) {
+        return Err(SkipReason::NotHtml);
+    }
+    if forbids_transform(facts.headers) {
+        return Err(SkipReason::NoTransform);
+    }
+    let charset = charset(facts.headers);
+    if !charset.is_none_or(is_ascii_compatible) {
+        return Err(SkipReason::Charset);
+    }
+    let mut codings = content_codings(facts.headers);
+    let decode = match (codings.next(), codings.next()) {
+        (None, _) => None,
+        (Some(name), None) => Some(Coding::from_token(name).ok_or(SkipReason::Undecodable)?),
+        _ => return Err(SkipReason::Undecodable),
+    };
+    Ok(RewritePlan { decode, charset })
+}
+
+/// The value of the `charset` parameter of `Content-Type`, without quotes.
+fn charset(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    value.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    })
+}
+
+fn is_ascii_compatible(charset: &str) -> bool {
+    let begins = |family: &str| charset.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));
+    ASCII_COMPATIBLE.iter().any(|name| charset.eq_ignore_ascii_case(name))
+        || ASCII_COMPATIBLE_FAMILIES.iter().any(|family| begins(family))
+}
+
+/// Part of every fingerprint: raise it when the same rules come to give other bytes.
+const RULES_VERSION: u64 = 1;
+
+impl RewriteParams {
+    /// A number that changes with whatever changes the rewritten bytes, and is the same in every process and on every
+    /// node: it is part of entity-tags and of what is stored. 0 only without rules.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        if self.elements.is_empty() {
+            return 0;
+        }
+        let mut hash = Fnv::new();
+        hash.number(RULES_VERSION);
+        for rule in &self.elements {
+            hash.text(&rule.select);
+            hash.number(rule.actions.len() as u64);
+            for action in &rule.actions {
+                action.hash(&mut hash);
+            }
+        }
+        hash.0.max(1)
+    }
+}
+
+impl ElementAction {
+    fn hash(&self, hash: &mut Fnv) {
+        let (number, texts): (u64, [&str; 3]) = match self {
+            Self::Replace { attribute, from, to } => (1, [attribute, from, to]),
+            Self::Set { name, value } => (2, [name, value, ""]),
+            Self::Unset(name) => (3, [name, "", ""]),
+            Self::Append(html) => (4, [html, "", ""]),
+            Self::Prepend(html) => (5, [html, "", ""]),
+            Self::Before(html) => (6, [html, "", ""]),
+            Self::After(html) => (7, [html, "", ""]),
+            Self::ReplaceWith(html) => (8, [html, "", ""]),
+            Self::Inner(html) => (9, [html, "", ""]),
+            Self::Remove => (10, [""; 3]),
+            Self::Unwrap => (11, [""; 3]),
+        };
+        hash.number(number);
+        texts.into_iter().for_each(|text| hash.text(text));
+    }
+}
+
+/// FNV-1a, 64 bits. Written out because the standard hashers promise nothing across versions.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn number(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    /// With its length, so that moving a character from one text to the next shows.
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.bytes(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+    use http::header::{CACHE_CONTROL, CONTENT_ENCODING};
+
+    use super::*;
+
+    fn rules(rules: &[(&str, &[ElementAction])]) -> RewriteParams {
+        let rule = |(select, actions): &(&str, &[ElementAction])| ElementRule {
+            select: (*select).into(),
+            actions: actions.to_vec(),
+        };
+        RewriteParams { elements: rules.iter().map(rule).collect(), on_error: OnError::Pass }
+    }
+
+    #[test]
+    fn only_whole_html_is_rewritten() {
+        let plan = |decode, charset| Ok(RewritePlan { decode, charset });
+        let html = (CONTENT_TYPE, "text/html");
+        type Case<'a> = (u16, Vec<(HeaderName, &'a str)>, Result<RewritePlan<'a>, SkipReason>);
+        let cases: Vec<Case<'_>> = vec![
+            (200, vec![html.clone()], plan(None, None)),
+            (500, vec![(CONTENT_TYPE, "Text/HTML;Charset=\"UTF-8\"")], plan(None, Some("UTF-8"))),
+            (200, vec![(CONTENT_TYPE, "application/xhtml+xml; a=b; charset=shift_jis")], Err(SkipReason::Charset)),
+            (200, vec![(CONTENT_TYPE, "text/html; charset=ISO-8859-1")], plan(None, Some("ISO-8859-1"))),
+            (200, vec![(CONTENT_TYPE, "text/html; charset=windows-1252")], plan(None, Some("windows-1252"))),
+            (200, vec![(CONTENT_TYPE, "text/html; charset=utf-16")], Err(SkipReason::Charset)),
+            (200, vec![html.clone(), (CONTENT_ENCODING, "gzip")], plan(Some(Coding::Gzip), None)),
+            (200, vec![html.clone(), (CONTENT_ENCODING, "gzip, br")], Err(SkipReason::Undecodable)),
+            (200, vec![html.clone(), (CONTENT_ENCODING, "deflate")], Err(SkipReason::Undecodable)),
+            (200, vec![html.clone(), (CACHE_CONTROL, "no-transform")], Err(SkipReason::NoTransform)),
+            (200, vec![html.clone(), (CONTENT_RANGE, "bytes 0-1/2")], Err(SkipReason::Partial)),
+            (206, vec![html.clone()], Err(SkipReason::Partial)),
+            (304, vec![html], Err(SkipReason::NoBody)),
+            (200, vec![(CONTENT_TYPE, "text/htmlx")], Err(SkipReason::NotHtml)),
+            (200, vec![], Err(SkipReason::NotHtml)),
+        ];
+        let params = rules(&[("a", &[ElementAction::Remove])]);
+        for (status, lines, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &lines {
+                headers.append(name, value.parse().expect("a value"));
+            }
+            let facts = RewriteFacts { status: StatusCode::from_u16(status).expect("a status"), headers: &headers };
+            assert_eq!(applies(&facts, &params), expected, "{facts:?}");
+            assert_eq!(applies(&facts, &RewriteParams::default()), Err(SkipReason::NoRules));
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_is_stable_and_sees_every_change() {
+        use ElementAction::{Append, Prepend, Remove, Set, Unset};
+        let set = |name: &str, value: &str| Set { name: name.into(), value: value.into() };
+        let all = [
+            rules(&[]),
+            rules(&[("a", &[Remove])]),
+            rules(&[("b", &[Remove])]),
+            rules(&[("a", &[Remove]), ("a", &[Remove])]),
+            rules(&[("a", &[Remove, Remove])]),
+            rules(&[("a", &[Append("x".into())])]),
+            rules(&[("a", &[Prepend("x".into())])]),
+            rules(&[("a", &[set("ab", "c")])]),
+            rules(&[("a", &[set("a", "bc")])]),
+            rules(&[("a", &[Unset("a".into())])]),
+        ];
+        let prints: Vec<_> = all.iter().map(RewriteParams::fingerprint).collect();
+        for (index, print) in prints.iter().enumerate() {
+            assert!(!prints[..index].contains(print), "{:?}", all[index]);
+        }
+        assert_eq!(prints[0], 0);
+        let failing = RewriteParams { on_error: OnError::Fail, ..all[1].clone() };
+        assert_eq!(failing.fingerprint(), prints[1], "on_error changes no byte of a good body");
+        // Nodes of different builds must agree: when this number changes, RULES_VERSION has to be raised with it.
+        assert_eq!(prints[1], 17_940_625_010_778_647_111);
+    }
+}
