@@ -48,6 +48,7 @@
 
 pub mod body;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod policy;
 pub mod transform;

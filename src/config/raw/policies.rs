@@ -1,0 +1,180 @@
+//! `[cache.NAME] [rewrite.NAME] [compress.NAME]`.
+
+use http::HeaderName;
+
+use super::{DAY, GIB, KIB, MIB, TIB};
+use crate::config::shape::{List, Map, Refused};
+use crate::config::table::{table, words};
+use crate::config::units::{Size, Span, written_as_text};
+
+/// A year in milliseconds: a longer freshness lifetime says nothing more (RFC 9111 §1.2.2 caps at 68 years).
+const YEAR: u64 = 366 * DAY;
+
+table! {
+    /// A cache policy.
+    RawCache {
+        /// This policy's share of the store. Default: the whole of it.
+        max_bytes: Size<KIB, TIB>,
+        /// Largest body that is kept.
+        max_object: Size<1, TIB> = Size(64 * MIB),
+        /// Freshness for answers that name none of their own; 0s is none. Never for requests with Cookie or
+        /// Authorization, unless stripped or keyed.
+        ttl: Span<0, YEAR> = Span::seconds(0),
+        /// Likewise, by status.
+        status_ttl: Map<Span<0, YEAR>>,
+        /// Freshness whatever the origin says (private, no-store and Set-Cookie still win); 0s is off.
+        override_ttl: Span<0, YEAR> = Span::seconds(0),
+        /// What belongs to the key besides scheme, host, path and query.
+        key: RawKey [nested],
+        /// Cookies removed from the request before it is judged and forwarded; globs.
+        strip_cookies: List<String> = List::default(),
+        /// Requests that are passed through; any that holds.
+        bypass: List<RawBypass> = List::default(),
+    }
+    later {
+        "stale_while_revalidate", "stale_if_error", "stale_if_unreachable", "ignore_request_directives", "tags", "purge",
+    }
+}
+
+table! {
+    /// The cache key.
+    RawKey {
+        /// Query parameters that are not in the key, though still forwarded; globs.
+        ignore_query: List<String> = List::default(),
+        /// Also ignores the usual tracking parameters (utm_*, gclid, fbclid …).
+        tracking: bool = false,
+        /// Sorts query parameters, so that their order makes no difference.
+        sort_query: bool = false,
+        /// Request headers whose values are in the key.
+        headers: List<HeaderName> = List::default(),
+        /// Cookies whose values are in the key.
+        cookies: List<String> = List::default(),
+    }
+}
+
+table! {
+    /// A request that is passed through; exactly one key.
+    RawBypass {
+        /// It has a cookie whose name matches this glob.
+        cookie: String,
+        /// Its path lies under this prefix, on whole segments.
+        path: String,
+        /// It has this header.
+        header: HeaderName,
+    }
+}
+
+table! {
+    /// A rewrite policy.
+    RawRewrite {
+        /// Optimisers; off is none of them.
+        level: RawRewriteLevel = RawRewriteLevel::Off,
+        /// When a rule fails: pass sends the rest unmodified, fail cuts the response.
+        on_error: RawOnError = RawOnError::Pass,
+        /// Rules by CSS selector, applied to every HTML answer.
+        element: List<RawElement> = List::default(),
+    }
+    later { "filters", "forbid", "dict", "third-party-defer" }
+}
+
+words! {
+    /// `level`
+    RawRewriteLevel {
+        "off" => Off,
+    }
+    later { "safe" }
+}
+
+words! {
+    /// `on_error`
+    RawOnError {
+        "pass" => Pass,
+        "fail" => Fail,
+    }
+}
+
+table! {
+    /// What to do with every element that a CSS selector picks; the actions run in the order they are written.
+    RawElement {
+        /// CSS selector.
+        select: Selector [required],
+        /// Replaces text within an attribute.
+        replace: RawReplace,
+        /// Attributes to set, by name.
+        set: Map<String>,
+        /// Removes attributes.
+        unset: List<String, 1>,
+        /// HTML put inside, at the end.
+        append: String,
+        /// HTML put inside, at the beginning.
+        prepend: String,
+        /// HTML put before the element.
+        before: String,
+        /// HTML put after the element.
+        after: String,
+        /// HTML put in place of the element.
+        replace_with: String,
+        /// HTML put in place of what is inside.
+        inner: String,
+        /// Removes the element and what is inside.
+        remove: bool,
+        /// Removes the element but keeps what is inside.
+        unwrap: bool,
+    }
+}
+
+table! {
+    /// Replaces text within an attribute, everywhere it occurs.
+    RawReplace {
+        /// The attribute.
+        attribute: String [required],
+        /// What is looked for.
+        from: String [required],
+        /// What is put there.
+        to: String [required],
+    }
+}
+
+/// A CSS selector that the rewriter understands.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Selector(pub(in crate::config) String);
+
+written_as_text! {
+    Selector => |text| match text.parse::<lol_html::Selector>() {
+        Ok(_) => Ok(Selector(text.to_owned())),
+        Err(error) => Err(Refused::new(format!("must be a CSS selector, got {text:?}"), error.to_string())),
+    };
+}
+
+table! {
+    /// A compression policy.
+    RawCompress {
+        /// Content codings in order of preference.
+        codings: List<RawCoding, 1> = List::of([RawCoding::Zstd, RawCoding::Br, RawCoding::Gzip]),
+        /// Media types: exact, or type/*.
+        types: List<String, 1> = List::of(COMPRESSIBLE.map(str::to_owned)),
+        /// Smaller bodies are sent as they are.
+        min_size: Size<0, GIB> = Size(KIB),
+    }
+}
+
+/// Types worth compressing that need no saying.
+const COMPRESSIBLE: [&str; 8] = [
+    "text/*",
+    "application/javascript",
+    "application/json",
+    "application/manifest+json",
+    "application/wasm",
+    "application/xhtml+xml",
+    "application/xml",
+    "image/svg+xml",
+];
+
+words! {
+    /// One of `codings`.
+    RawCoding {
+        "zstd" => Zstd,
+        "br" => Br,
+        "gzip" => Gzip,
+    }
+}

@@ -1,0 +1,157 @@
+//! `[[pool]]`.
+
+use super::{DAY, HOUR, RawCertificate};
+use crate::config::shape::List;
+use crate::config::table::{table, words};
+use crate::config::units::{Int, Name, Share, Span};
+use crate::policy::pool::Address;
+
+table! {
+    /// A group of origin servers.
+    RawPool {
+        /// Unique; routes name it.
+        name: Name [required],
+        /// How an endpoint is picked; always by weight.
+        balance: RawBalance = RawBalance::RoundRobin,
+        /// The origin servers.
+        endpoints: List<RawEndpoint, 1> [required],
+        /// What Host the origin sees: preserve (the client's), endpoint (the address as written), or a name.
+        host: String = "preserve".to_owned(),
+        /// Probes. Absent: every endpoint counts as healthy.
+        health: RawHealth,
+        /// Below this share of healthy endpoints health is ignored.
+        panic: Share = Share(0.5),
+        /// When a failed attempt is repeated on another endpoint.
+        retry: RawRetry [nested],
+        /// How long the origin may take.
+        timeouts: RawPoolTimeouts [nested],
+        /// Idle connections to the origin, per endpoint and worker.
+        keep_alive: RawKeepAlive [nested],
+        /// What is spoken to the origin.
+        protocol: RawOriginProtocol = RawOriginProtocol::Http1,
+        /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
+        tls: RawPoolTls,
+    }
+    later { "hash", "discover", "outlier", "sticky", "queue", "send_proxy_protocol" }
+}
+
+words! {
+    /// `balance`
+    RawBalance {
+        "round-robin" => RoundRobin,
+        "least-connections" => LeastConnections,
+    }
+    later { "random-two", "peak-ewma", "hash" }
+}
+
+words! {
+    /// `protocol`
+    RawOriginProtocol {
+        "http/1.1" => Http1,
+    }
+    later { "h2", "auto" }
+}
+
+table! {
+    /// An origin server.
+    RawEndpoint {
+        /// host:port, [v6]:port or unix:/path. A name is resolved at load and kept up to date.
+        address: Address [required],
+        /// Share of the traffic relative to the other endpoints; 0 is as state "drain".
+        weight: Int<0, 1000> = Int(1),
+        /// Exchanges in flight at once, over all workers. Absent: no limit.
+        max_connections: Int<1, 1_000_000>,
+        /// Used only when no other endpoint can be.
+        backup: bool = false,
+        /// up, drain (finishes what runs) or down (takes nothing, is not probed).
+        state: RawState = RawState::Up,
+    }
+}
+
+words! {
+    /// `state`
+    RawState {
+        "up" => Up,
+        "drain" => Drain,
+        "down" => Down,
+    }
+}
+
+table! {
+    /// Probes: GET on every endpoint; an endpoint is up until the first verdict.
+    RawHealth {
+        /// Path of the probe.
+        path: String [required],
+        /// Time between two probes of one endpoint.
+        interval: Span<10, HOUR> = Span::seconds(2),
+        /// Time for one probe, connect to last byte.
+        timeout: Span<10, HOUR> = Span::seconds(1),
+        /// Successes in a row that make a sick endpoint healthy.
+        rise: Int<1, 100> = Int(2),
+        /// Failures in a row that make a healthy endpoint sick.
+        fall: Int<1, 100> = Int(3),
+        /// Statuses that count as success, such as "200-399" or "200,204,301-302".
+        expect: String = "200-399".to_owned(),
+    }
+}
+
+table! {
+    /// When a failed attempt is repeated on another endpoint.
+    RawRetry {
+        /// Attempts in all; 1 is never to repeat.
+        attempts: Int<1, 10> = Int(2),
+        /// What is repeated; reset is a connection closed or reset before the response head.
+        on: List<RawRetryOn> = List::of([RawRetryOn::Connect, RawRetryOn::Reset]),
+    }
+    later { "budget" }
+}
+
+words! {
+    /// One of `on`.
+    RawRetryOn {
+        "connect" => Connect,
+        "reset" => Reset,
+        "timeout" => Timeout,
+        "502" => BadGateway,
+        "503" => ServiceUnavailable,
+        "504" => GatewayTimeout,
+    }
+}
+
+table! {
+    /// How long the origin may take.
+    RawPoolTimeouts {
+        /// TCP and TLS together.
+        connect: Span<10, HOUR> = Span::seconds(2),
+        /// From the last byte sent to the end of the response head.
+        first_byte: Span<10, DAY> = Span::seconds(30),
+        /// Longest silence inside a body.
+        idle: Span<10, DAY> = Span::seconds(30),
+        /// The whole exchange with the origin; 0s is no limit.
+        total: Span<0, DAY> = Span::seconds(0),
+    }
+}
+
+table! {
+    /// Idle connections to the origin, per endpoint and worker.
+    RawKeepAlive {
+        /// How many are kept; 0 closes after each exchange.
+        idle: Int<0, 10_000> = Int(64),
+        /// How long one is kept.
+        timeout: Span<10, DAY> = Span::seconds(50),
+    }
+}
+
+table! {
+    /// TLS to the origin.
+    RawPoolTls {
+        /// Name the origin's certificate must be for. Default: the host of the endpoint's address.
+        server_name: String,
+        /// PEM file of the authorities that may vouch for the origin. Default: the system's.
+        ca: String,
+        /// Certificate shown to the origin.
+        client: RawCertificate,
+        /// Does not verify the origin's certificate.
+        insecure: bool = false,
+    }
+}

@@ -1,0 +1,87 @@
+//! `[cache.NAME]`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Validation;
+use crate::config::model::CacheConfig;
+use crate::config::raw::{RawBypass, RawCache, RawKey};
+use crate::config::shape::{Given, List};
+use crate::config::units::show_size;
+use crate::policy::cache::{BypassRule, CacheParams, KeyParams};
+
+impl Validation<'_> {
+    /// One cache policy; `store` is the size it has a share of.
+    pub(super) fn cache(&mut self, name: &str, raw: &Given<RawCache>, store: u64) -> CacheConfig {
+        if let Some(max) = raw.max_bytes.given().filter(|max| max.0 > store) {
+            let what = format!("= {} is more than the whole store ({})", show_size(max.0), show_size(store));
+            self.faults.push(max.place.fault(what, "lower it, or raise size in [store]"));
+        }
+        // The default of max_object is no promise: it shrinks with the share.
+        let share = raw.max_bytes.given().map_or(store, |max| max.0);
+        if raw.max_object.0 > share && raw.max_object.written {
+            let what = format!(
+                "= {} is more than all the policy may keep ({})",
+                show_size(raw.max_object.0),
+                show_size(share)
+            );
+            self.faults.push(raw.max_object.place.fault(what, "lower it, or raise max_bytes"));
+        }
+        let params = CacheParams {
+            max_object: raw.max_object.0.min(share),
+            ttl: raw.ttl.nonzero(),
+            status_ttl: self.status_ttl(raw),
+            override_ttl: raw.override_ttl.nonzero(),
+            key: self.key(&raw.key),
+            strip_cookies: self.globs(&raw.strip_cookies),
+            bypass: raw.bypass.0.iter().filter_map(|rule| self.bypass(rule)).collect(),
+        };
+        CacheConfig { name: name.to_owned(), max_bytes: raw.max_bytes.given().map(|max| max.0), params }
+    }
+
+    fn status_ttl(&mut self, raw: &RawCache) -> BTreeMap<u16, Duration> {
+        let mut ttls = BTreeMap::new();
+        for (status, ttl) in raw.status_ttl.given().map_or(&[][..], |map| &map.0) {
+            match status.parse::<u16>() {
+                Ok(number) if (200..=599).contains(&number) && number != 304 && number != 206 => {
+                    ttls.insert(number, ttl.0);
+                }
+                Ok(206 | 304) => {
+                    self.faults.push(status.place.fault("is never stored under its own status", "remove it"))
+                }
+                _ => self.faults.push(status.place.fault("must be a status from 200 to 599", "")),
+            }
+        }
+        ttls
+    }
+
+    fn key(&mut self, raw: &RawKey) -> KeyParams {
+        KeyParams {
+            ignore_query: self.globs(&raw.ignore_query),
+            tracking: raw.tracking.value,
+            sort_query: raw.sort_query.value,
+            headers: raw.headers.values().cloned().collect(),
+            cookies: raw.cookies.values().cloned().collect(),
+        }
+    }
+
+    /// Patterns with `*` for any letters.
+    fn globs(&mut self, raw: &List<String>) -> Vec<String> {
+        for glob in raw.0.iter().filter(|glob| glob.is_empty()) {
+            self.faults.push(glob.place.fault("must not be empty", "\"*\" matches everything"));
+        }
+        raw.values().cloned().collect()
+    }
+
+    fn bypass(&mut self, raw: &Given<RawBypass>) -> Option<BypassRule> {
+        let written = [raw.cookie.is_absent(), raw.path.is_absent(), raw.header.is_absent()];
+        if written.iter().filter(|absent| !**absent).count() != 1 {
+            self.faults.push(raw.place.fault("give exactly one of cookie, path and header", "write one rule for each"));
+            return None;
+        }
+        let cookie = raw.cookie.given().map(|cookie| BypassRule::Cookie(cookie.value.clone()));
+        let header = raw.header.given().map(|header| BypassRule::Header(header.value.clone()));
+        let path = raw.path.given().and_then(|path| self.prefix(path)).map(BypassRule::Path);
+        cookie.or(header).or(path)
+    }
+}

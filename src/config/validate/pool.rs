@@ -1,0 +1,186 @@
+//! `[[pool]]`.
+
+use std::ops::RangeInclusive;
+
+use super::{Validation, items};
+use crate::config::model::{PoolConfig, UpstreamTlsConfig};
+use crate::config::raw::{
+    RawBalance, RawEndpoint, RawHealth, RawOriginProtocol, RawPool, RawPoolTls, RawRetry, RawRetryOn, RawState,
+};
+use crate::config::shape::Given;
+use crate::config::source::Location;
+use crate::config::units::{is_host_or_ip, show_duration};
+use crate::policy::balance::{AdminState, Balance};
+use crate::policy::health::HealthParams;
+use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, PoolParams, PoolTimeouts};
+use crate::policy::retry::RetryParams;
+
+impl Validation<'_> {
+    /// One pool.
+    pub(super) fn pool(&mut self, raw: &Given<RawPool>) -> PoolConfig {
+        // The only protocol there is yet.
+        let RawOriginProtocol::Http1 = raw.protocol.value;
+        let (endpoints, endpoints_at) = self.endpoints(items(&raw.endpoints));
+        let params = PoolParams {
+            name: raw.name.given().map(|name| name.value.0.clone()).unwrap_or_default(),
+            balance: match raw.balance.value {
+                RawBalance::RoundRobin => Balance::RoundRobin,
+                RawBalance::LeastConnections => Balance::LeastConnections,
+            },
+            endpoints,
+            host: self.host_header(&raw.host),
+            health: raw.health.given().map(|health| self.health(health)),
+            panic: raw.panic.0,
+            retry: retry(&raw.retry),
+            timeouts: PoolTimeouts {
+                connect: raw.timeouts.connect.0,
+                first_byte: raw.timeouts.first_byte.0,
+                idle: raw.timeouts.idle.0,
+                total: raw.timeouts.total.nonzero(),
+            },
+            keep_alive: KeepAlive {
+                idle: raw.keep_alive.idle.get::<u32>() as usize,
+                timeout: raw.keep_alive.timeout.0,
+            },
+        };
+        PoolConfig { params, tls: raw.tls.given().map(|tls| self.pool_tls(tls)), endpoints_at }
+    }
+
+    /// The endpoints and where their addresses stand; an address may be there once.
+    fn endpoints(&mut self, raw: &[Given<RawEndpoint>]) -> (Vec<EndpointParams>, Vec<Location>) {
+        let mut endpoints: Vec<EndpointParams> = Vec::new();
+        let mut places: Vec<Location> = Vec::new();
+        for endpoint in raw {
+            let Some(given) = endpoint.address.given() else { continue };
+            let address = match &given.value {
+                Address::Unix(path) => Address::Unix(given.place.at.resolve(&path.to_string_lossy())),
+                other => other.clone(),
+            };
+            let first = endpoints.iter().zip(&places).find(|(earlier, _)| earlier.address == address);
+            if let Some((_, first)) = first {
+                let fault = given.place.fault(format!("= \"{address}\" is listed twice"), "raise its weight instead");
+                self.faults.push(fault.related(first, "first listed here"));
+            }
+            endpoints.push(EndpointParams {
+                address,
+                weight: endpoint.weight.get(),
+                max_connections: endpoint.max_connections.given().map(|max| max.get()),
+                backup: endpoint.backup.value,
+                state: match endpoint.state.value {
+                    RawState::Up => AdminState::Up,
+                    RawState::Drain => AdminState::Drain,
+                    RawState::Down => AdminState::Down,
+                },
+            });
+            places.push(given.place.at.clone());
+        }
+        (endpoints, places)
+    }
+
+    fn host_header(&mut self, raw: &Given<String>) -> HostHeader {
+        match raw.as_str() {
+            "preserve" => HostHeader::Preserve,
+            "endpoint" => HostHeader::Endpoint,
+            name => {
+                let host =
+                    name.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(name, |(h, _)| h);
+                if !is_host_or_ip(host.trim_matches(['[', ']'])) {
+                    let what = format!("must be \"preserve\", \"endpoint\" or a host name, got {name:?}");
+                    self.faults.push(raw.place.fault(what, ""));
+                }
+                HostHeader::Name(name.to_owned())
+            }
+        }
+    }
+
+    fn health(&mut self, raw: &Given<RawHealth>) -> HealthParams {
+        let path = raw.path.given().map(|given| {
+            if !given.starts_with('/') || given.bytes().any(|b| !b.is_ascii_graphic()) {
+                let what = format!("must be a path, got {:?}", given.value);
+                self.faults.push(given.place.fault(what, "begin it with \"/\" and percent-encode what is not ASCII"));
+            }
+            given.value.clone()
+        });
+        if raw.timeout.0 > raw.interval.0 {
+            // A probe that outlives the interval would meet the next one.
+            let (timeout, interval) = (show_duration(raw.timeout.0), show_duration(raw.interval.0));
+            let what = format!("is {timeout}, longer than the interval of {interval}");
+            self.faults.push(raw.timeout.place.fault(what, "make timeout shorter or interval longer"));
+        }
+        HealthParams {
+            path: path.unwrap_or_default(),
+            interval: raw.interval.0,
+            timeout: raw.timeout.0,
+            rise: raw.rise.get(),
+            fall: raw.fall.get(),
+            expect: self.expect(&raw.expect),
+        }
+    }
+
+    /// `200-399` or `200,204,301-302`.
+    fn expect(&mut self, raw: &Given<String>) -> Vec<RangeInclusive<u16>> {
+        let ranges: Option<Vec<_>> = raw.split(',').map(|range| status_range(range.trim())).collect();
+        ranges.unwrap_or_else(|| {
+            let what = format!("must be statuses, got {:?}", raw.value);
+            self.faults.push(raw.place.fault(what, "write \"200-399\" or \"200,204,301-302\""));
+            Vec::new()
+        })
+    }
+
+    fn pool_tls(&mut self, raw: &Given<RawPoolTls>) -> UpstreamTlsConfig {
+        if let Some(name) = raw.server_name.given().filter(|name| !is_host_or_ip(name)) {
+            let what = format!("must be a host name or an IP address, got {:?}", name.value);
+            self.faults.push(name.place.fault(what, "leave out scheme and port"));
+        }
+        if let (true, Some(ca)) = (raw.insecure.value, raw.ca.given()) {
+            self.faults.push(ca.place.warning("has no effect: insecure = true verifies nothing", "remove one of them"));
+        }
+        let at = raw.ca.given().map_or(&raw.place, |ca| &ca.place).at.clone();
+        UpstreamTlsConfig {
+            server_name: raw.server_name.given().map(|name| name.to_ascii_lowercase()),
+            ca_pem: raw.ca.given().map(|ca| self.contents(ca).1),
+            client: raw.client.given().map(|client| self.certificate(client)),
+            insecure: raw.insecure.value,
+            at,
+        }
+    }
+}
+
+fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let status = |text: &str| text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
+    let (first, last) = (status(first)?, status(last)?);
+    (first <= last).then_some(first..=last)
+}
+
+fn retry(raw: &RawRetry) -> RetryParams {
+    let on = |kind| raw.on.values().any(|listed| *listed == kind);
+    let statuses =
+        [(RawRetryOn::BadGateway, 502), (RawRetryOn::ServiceUnavailable, 503), (RawRetryOn::GatewayTimeout, 504)];
+    RetryParams {
+        attempts: raw.attempts.get(),
+        on_connect: on(RawRetryOn::Connect),
+        on_reset: on(RawRetryOn::Reset),
+        on_timeout: on(RawRetryOn::Timeout),
+        on_status: statuses.into_iter().filter(|(kind, _)| on(*kind)).map(|(_, status)| status).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::status_range;
+
+    #[test]
+    fn statuses_come_alone_or_as_a_range() {
+        for (text, expected) in [
+            ("200", Some(200..=200)),
+            ("200-399", Some(200..=399)),
+            ("399-200", None),
+            ("99", None),
+            ("200-", None),
+            ("2xx", None),
+        ] {
+            assert_eq!(status_range(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `[rewrite.NAME]`.
+
+use super::Validation;
+use crate::config::model::RewriteConfig;
+use crate::config::raw::{RawElement, RawOnError, RawRewrite, RawRewriteLevel};
+use crate::config::shape::{Given, Setting};
+use crate::policy::rewrite::{ElementAction, ElementRule, OnError, RewriteParams};
+
+/// An action and where it stands, by which actions are ordered.
+type Placed = (usize, ElementAction);
+
+impl Validation<'_> {
+    /// One rewrite policy.
+    pub(super) fn rewrite(&mut self, name: &str, raw: &Given<RawRewrite>) -> RewriteConfig {
+        // The only level there is yet does nothing by itself.
+        let RawRewriteLevel::Off = raw.level.value;
+        let on_error = match raw.on_error.value {
+            RawOnError::Pass => OnError::Pass,
+            RawOnError::Fail => OnError::Fail,
+        };
+        let elements = raw.element.0.iter().map(|rule| self.element(rule)).collect();
+        let elements_at = raw.element.0.iter().map(|rule| rule.place.at.clone()).collect();
+        RewriteConfig { name: name.to_owned(), params: RewriteParams { elements, on_error }, elements_at }
+    }
+
+    fn element(&mut self, raw: &Given<RawElement>) -> ElementRule {
+        let mut actions = self.attribute_actions(raw);
+        let mut content = |key: &Setting<String>, action: fn(String) -> ElementAction| {
+            actions.extend(key.given().map(|html| (html.place.at.start(), action(html.value.clone()))));
+        };
+        content(&raw.append, ElementAction::Append);
+        content(&raw.prepend, ElementAction::Prepend);
+        content(&raw.before, ElementAction::Before);
+        content(&raw.after, ElementAction::After);
+        content(&raw.replace_with, ElementAction::ReplaceWith);
+        content(&raw.inner, ElementAction::Inner);
+        for (key, action) in [(&raw.remove, ElementAction::Remove), (&raw.unwrap, ElementAction::Unwrap)] {
+            actions.extend(key.given().filter(|key| key.value).map(|key| (key.place.at.start(), action)));
+        }
+        if actions.is_empty() {
+            let help = "add replace, set, unset, append, prepend, before, after, replace_with, inner, remove or unwrap";
+            self.faults.push(raw.place.fault("does nothing", help));
+        }
+        actions.sort_by_key(|(position, _)| *position);
+        ElementRule {
+            select: raw.select.given().map(|select| select.value.0.clone()).unwrap_or_default(),
+            actions: actions.into_iter().map(|(_, action)| action).collect(),
+        }
+    }
+
+    fn attribute_actions(&mut self, raw: &RawElement) -> Vec<Placed> {
+        let mut actions: Vec<Placed> = Vec::new();
+        if let Some(replace) = raw.replace.given() {
+            if let Some(from) = replace.from.given().filter(|from| from.is_empty()) {
+                self.faults.push(from.place.fault("must not be empty", "to give an attribute a value, use set"));
+            }
+            let text = |key: &Setting<String>| key.given().map(|key| key.value.clone()).unwrap_or_default();
+            let action = ElementAction::Replace {
+                attribute: self.attribute(&replace.attribute),
+                from: text(&replace.from),
+                to: text(&replace.to),
+            };
+            actions.push((replace.place.at.start(), action));
+        }
+        for (name, value) in raw.set.given().map_or(&[][..], |map| &map.0) {
+            let start = name.place.at.start();
+            let name = self.attribute(&Setting::Given(name.clone()));
+            actions.push((start, ElementAction::Set { name, value: value.value.clone() }));
+        }
+        if let Some(unset) = raw.unset.given() {
+            for name in &unset.0 {
+                let name = Setting::Given(name.clone());
+                actions.push((unset.place.at.start(), ElementAction::Unset(self.attribute(&name))));
+            }
+        }
+        actions
+    }
+
+    /// An attribute's name, lower case as HTML compares them.
+    fn attribute(&mut self, raw: &Setting<String>) -> String {
+        let Some(name) = raw.given() else { return String::new() };
+        let refused =
+            |c: char| c.is_ascii_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '>' | '/' | '=' | '<');
+        if name.is_empty() || name.contains(refused) {
+            self.faults.push(name.place.fault(format!("must be the name of an attribute, got {:?}", name.value), ""));
+        }
+        name.to_ascii_lowercase()
+    }
+}
