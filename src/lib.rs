@@ -51,4 +51,5 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod policy;
+pub mod store;
 pub mod transform;

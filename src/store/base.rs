@@ -1,0 +1,229 @@
+//! A stored response.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use http::{HeaderMap, StatusCode};
+
+use super::child::{ChildKind, MAX_CHILDREN};
+use super::ledger::{Charge, Share, lock};
+use super::memory::Place;
+use crate::body::StoredBody;
+use crate::policy::cache::key::{CacheKey, Seeds};
+use crate::policy::cache::storing::Terms;
+use crate::policy::cache::validation::StoredView;
+use crate::policy::cache::vary::Selecting;
+
+/// Most responses under one primary key that differ by `Vary`; the oldest goes. A `Vary` explosion thus costs its own
+/// key, not the store.
+pub const MAX_VARIANTS: usize = 16;
+
+/// What a stored response costs besides its text: moka's entry, the life, the head's tables, the queue entry. Measured
+/// generously, so that the store stays below its size rather than above.
+const OVERHEAD: u64 = 1024;
+
+/// What one field costs besides its value.
+const FIELD_OVERHEAD: u64 = 120;
+
+/// What one chunk of a body costs besides its bytes: its place in the list, the allocator's header, the count of its
+/// readers.
+pub(super) const CHUNK_OVERHEAD: u64 = 96;
+
+/// The responses under one primary key, newest first. Replaced as a whole, never changed.
+pub(super) type Slot = Arc<[Arc<Base>]>;
+
+/// Everything of a response but its body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Head {
+    /// The origin's status.
+    pub status: StatusCode,
+    /// End-to-end fields, as they go to a client of the base: after mandatory rewriting, without `Age`'s update.
+    pub headers: HeaderMap,
+    /// On which terms it may be reused.
+    pub terms: Terms,
+    /// Which requests it answers.
+    pub selecting: Selecting,
+    /// Fingerprint of the mandatory rules it was rewritten by; 0 = none.
+    pub rules: u64,
+}
+
+impl Head {
+    /// What validation looks at.
+    #[must_use]
+    pub fn view(&self) -> StoredView<'_> {
+        StoredView { headers: &self.headers, rules: self.rules }
+    }
+
+    /// The variant `request` asks for, where responses vary as this one does: names a fetch in `Store::join`.
+    #[must_use]
+    pub fn variant_of(&self, request: &HeaderMap, seeds: &Seeds) -> u64 {
+        self.selecting.of_request(request).hash(seeds)
+    }
+
+    /// Bytes a response with this head and no body takes under `key`.
+    pub(super) fn bytes(&self, key: &CacheKey) -> u64 {
+        OVERHEAD + key.text.len() as u64 + fields_bytes(&self.headers) + self.selecting.bytes()
+    }
+}
+
+/// Bytes a field section takes.
+pub(super) fn fields_bytes(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| FIELD_OVERHEAD + (name.as_str().len() + value.len()) as u64).sum()
+}
+
+/// Bytes a body takes.
+pub(super) fn body_bytes(body: &StoredBody) -> u64 {
+    body.remaining() + body.chunks().len() as u64 * CHUNK_OVERHEAD + body.trailers().map_or(0, fields_bytes)
+}
+
+/// A stored response, complete. Immutable: a 304 makes a new one with the same life and body.
+#[derive(Debug)]
+pub struct Base {
+    life: Arc<Life>,
+    head: Arc<Head>,
+    body: StoredBody,
+    bytes: u64,
+}
+
+impl Base {
+    pub(super) fn new(life: Arc<Life>, head: Arc<Head>, body: StoredBody) -> Self {
+        let bytes = head.bytes(&life.key) + body_bytes(&body);
+        Self { life, head, body, bytes }
+    }
+
+    pub(super) fn with_head(&self, head: Head) -> Self {
+        Self::new(self.life.clone(), Arc::new(head), self.body.clone())
+    }
+
+    /// What stays the same when the response is freshened.
+    #[must_use]
+    pub fn life(&self) -> &Arc<Life> {
+        &self.life
+    }
+
+    /// Everything but the body.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The body; a clone of it is a reader.
+    #[must_use]
+    pub fn body(&self) -> &StoredBody {
+        &self.body
+    }
+
+    /// Bytes it takes, overhead included.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// What a response keeps from the moment its fill begins until it is gone: its identity, its place in the books, and
+/// whether it is still to be used.
+#[derive(Debug)]
+pub struct Life {
+    id: u64,
+    key: CacheKey,
+    /// Set once, by whoever takes it out of the store; nothing is served or derived from it afterwards.
+    dead: AtomicBool,
+    hits: AtomicU64,
+    charge: Charge,
+    /// Children that were made; guards `dead` against a child that is adopted while its base dies.
+    children: Mutex<Vec<ChildKind>>,
+}
+
+impl Life {
+    pub(super) fn new(id: u64, key: CacheKey, share: &Arc<Share>) -> Self {
+        if let Some(ledger) = share.ledger() {
+            ledger.note_key(key.uri, key.hash);
+        }
+        Self {
+            id,
+            key,
+            dead: AtomicBool::new(false),
+            hits: AtomicU64::new(0),
+            charge: Charge::new(share.clone()),
+            children: Mutex::default(),
+        }
+    }
+
+    /// Unique in this process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The primary key it is stored under.
+    #[must_use]
+    pub fn key(&self) -> &CacheKey {
+        &self.key
+    }
+
+    /// How often it was found.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// True once it was evicted, replaced or invalidated, or its fill failed.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    pub(super) fn touch(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn share(&self) -> &Arc<Share> {
+        self.charge.share()
+    }
+
+    /// The entry in the books.
+    pub(super) fn entry(&self) -> &Charge {
+        &self.charge
+    }
+
+    /// Corrects what it is charged.
+    pub(super) fn charge(&self, bytes: u64) {
+        self.charge.set(bytes);
+    }
+
+    /// Ends it: gives its bytes back and hands its children to housekeeping. Returns false when it was dead already.
+    pub(super) fn retire(&self) -> bool {
+        let mut children = lock(&self.children);
+        if self.dead.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let orphans = std::mem::take(&mut *children);
+        drop(children);
+        self.charge.release();
+        if let Some(ledger) = self.share().ledger() {
+            ledger.forget_key(self.key.uri, self.key.hash);
+            ledger.add_orphans(orphans.into_iter().map(|kind| Place::Child(self.id, kind)));
+        }
+        true
+    }
+
+    /// Notes a child that has been stored. False when it must go again: the base is dead, or has [`MAX_CHILDREN`].
+    pub(super) fn adopt(&self, kind: ChildKind) -> bool {
+        let mut children = lock(&self.children);
+        if self.is_dead() {
+            return false;
+        }
+        let known = children.contains(&kind);
+        if !known && children.len() < MAX_CHILDREN {
+            children.push(kind);
+            return true;
+        }
+        known
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.retire();
+    }
+}

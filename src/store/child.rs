@@ -1,0 +1,68 @@
+//! What is made from a stored response and kept beside it.
+
+use http::HeaderMap;
+
+use super::base::{body_bytes, fields_bytes};
+use super::ledger::Charge;
+use crate::body::StoredBody;
+use crate::policy::encoding::Coding;
+
+/// Most children of one base: three codings at a few levels and rule sets.
+pub const MAX_CHILDREN: usize = 16;
+
+/// What a child costs besides its text; see the base's.
+pub(super) const OVERHEAD: u64 = 512;
+
+/// What was done to the base's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChildKind {
+    /// The content coding; `None` = an optimised body without one.
+    pub coding: Option<Coding>,
+    /// The encoder's level.
+    pub level: u8,
+    /// Fingerprint of the optimisers; 0 = none.
+    pub rules: u64,
+}
+
+/// A complete body made from a base. Its head is the base's with `set` laid over it, so that freshening the base
+/// freshens its children.
+#[derive(Debug)]
+pub struct Child {
+    set: HeaderMap,
+    body: StoredBody,
+    charge: Charge,
+}
+
+impl Child {
+    pub(super) fn new(set: HeaderMap, body: StoredBody, charge: Charge) -> Self {
+        Self { set, body, charge }
+    }
+
+    /// Fields that replace the base's: `Content-Encoding`, `ETag` and the like.
+    #[must_use]
+    pub fn set(&self) -> &HeaderMap {
+        &self.set
+    }
+
+    /// The body; a clone of it is a reader.
+    #[must_use]
+    pub fn body(&self) -> &StoredBody {
+        &self.body
+    }
+
+    /// Bytes it takes, overhead included.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        OVERHEAD + fields_bytes(&self.set) + body_bytes(&self.body)
+    }
+
+    /// The entry in the books.
+    pub(super) fn entry(&self) -> &Charge {
+        &self.charge
+    }
+
+    /// Gives its bytes back when moka has let go of it.
+    pub(super) fn retire(&self) {
+        self.charge.release();
+    }
+}

@@ -1,0 +1,310 @@
+//! Who uses how many bytes. The ledger counts what moka holds *and* what fills have reserved, keeps each policy to its
+//! share, and remembers in which order responses came, so that it can make room by itself.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::base::Life;
+use super::memory::Place;
+
+/// How many responses that were used since they were last looked at may be passed over in one eviction. Bounds its cost;
+/// behind them even a used one goes.
+const SECOND_CHANCES: usize = 8;
+
+/// The part of the size that readers of evicted bodies may hold on top of it, as a divisor.
+const HELD_SHARE: u64 = 4;
+
+/// What they may hold besides, however small the store: moka drops what it has let go of in batches, a little later, and
+/// until then it counts as held.
+const HELD_SLACK: u64 = 64 * 1024 * 1024;
+
+/// The books of the whole store.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    size: AtomicU64,
+    used: AtomicU64,
+    /// Body bytes that somebody holds: the store, a fill, or a reader of what the store let go.
+    held: AtomicU64,
+    evictions: AtomicU64,
+    shares: Mutex<BTreeMap<Box<str>, Arc<Share>>>,
+    /// Places of children whose base is dead, for housekeeping to remove. At most one entry a stored child.
+    orphans: Mutex<Vec<Place>>,
+    /// URI → primary keys, where headers or cookies make them differ. Entries come with a response and go with it.
+    keyed: Mutex<HashMap<u128, Vec<u128>>>,
+}
+
+/// One policy's part of the store.
+#[derive(Debug)]
+pub struct Share {
+    name: Box<str>,
+    ledger: Weak<Ledger>,
+    /// `max_bytes`; `u64::MAX` = the whole store.
+    limit: AtomicU64,
+    used: AtomicU64,
+    /// Oldest first. Entries of dead lives are skipped, and pruned when they become the majority.
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    order: VecDeque<Queued>,
+    /// Length at which dead entries are thrown out: twice what lived the last time, so that pruning is paid once per entry.
+    prune_at: usize,
+}
+
+#[derive(Debug)]
+struct Queued {
+    /// Weak, for a life points at its share.
+    life: Weak<Life>,
+    /// Its hits when it was last looked at.
+    hits: u64,
+}
+
+/// A share as shown to operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareStats {
+    /// The policy's name.
+    pub name: Box<str>,
+    /// Bytes stored and reserved.
+    pub used: u64,
+    /// `max_bytes`, where there is one.
+    pub limit: Option<u64>,
+}
+
+impl Ledger {
+    pub(super) fn new(size: u64) -> Self {
+        Self {
+            size: AtomicU64::new(size),
+            used: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+            shares: Mutex::default(),
+            orphans: Mutex::default(),
+            keyed: Mutex::default(),
+        }
+    }
+
+    /// Sets the size; returns the one before.
+    pub(super) fn resize(&self, size: u64) -> u64 {
+        self.size.swap(size, Ordering::Relaxed)
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// True while slow readers of bodies that were evicted hold more than a [`HELD_SHARE`] of the size and [`HELD_SLACK`]
+    /// beyond it. Nothing should be stored then: every new body would drive out another one that is being read, and free
+    /// nothing.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > self.size() + self.size() / HELD_SHARE + HELD_SLACK
+    }
+
+    /// Bytes above the size.
+    pub(super) fn excess(&self) -> u64 {
+        self.used().saturating_sub(self.size())
+    }
+
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_eviction(&self) {
+        self.evictions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn share(self: &Arc<Self>, name: &str, limit: Option<u64>) -> Arc<Share> {
+        let limit = limit.unwrap_or(u64::MAX);
+        let mut shares = lock(&self.shares);
+        // A policy that is gone from the configuration leaves when its last response has.
+        shares.retain(|kept, share| &**kept == name || Arc::strong_count(share) > 1);
+        let share = shares.entry(name.into()).or_insert_with(|| {
+            Arc::new(Share {
+                name: name.into(),
+                ledger: Arc::downgrade(self),
+                limit: AtomicU64::new(limit),
+                used: AtomicU64::new(0),
+                queue: Mutex::default(),
+            })
+        });
+        share.limit.store(limit, Ordering::Relaxed);
+        share.clone()
+    }
+
+    pub(super) fn shares(&self) -> Vec<Arc<Share>> {
+        lock(&self.shares).values().cloned().collect()
+    }
+
+    pub(super) fn add_orphans(&self, places: impl Iterator<Item = Place>) {
+        lock(&self.orphans).extend(places);
+    }
+
+    pub(super) fn take_orphans(&self) -> Vec<Place> {
+        std::mem::take(&mut lock(&self.orphans))
+    }
+
+    /// Notes that `uri` is also stored under `key`.
+    pub(super) fn note_key(&self, uri: u128, key: u128) {
+        if uri != key {
+            lock(&self.keyed).entry(uri).or_default().push(key);
+        }
+    }
+
+    /// Takes one note of [`Ledger::note_key`] back.
+    pub(super) fn forget_key(&self, uri: u128, key: u128) {
+        if uri == key {
+            return;
+        }
+        let mut keyed = lock(&self.keyed);
+        if let Some(keys) = keyed.get_mut(&uri) {
+            keys.iter().position(|kept| *kept == key).map(|at| keys.swap_remove(at));
+            if keys.is_empty() {
+                keyed.remove(&uri);
+            }
+        }
+    }
+
+    /// The primary keys noted for `uri`, each as often as it has responses.
+    pub(super) fn keys_of(&self, uri: u128) -> Vec<u128> {
+        lock(&self.keyed).get(&uri).cloned().unwrap_or_default()
+    }
+}
+
+impl Share {
+    /// Bytes stored and reserved under this policy.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes a single response may take.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Bytes above the limit.
+    pub(super) fn excess(&self) -> u64 {
+        self.used().saturating_sub(self.limit())
+    }
+
+    pub(super) fn ledger(&self) -> Option<Arc<Ledger>> {
+        self.ledger.upgrade()
+    }
+
+    pub(super) fn stats(&self) -> ShareStats {
+        let limit = self.limit();
+        ShareStats { name: self.name.clone(), used: self.used(), limit: (limit != u64::MAX).then_some(limit) }
+    }
+
+    /// Puts a newly stored response at the end of the queue.
+    pub(super) fn enqueue(&self, life: &Arc<Life>) {
+        let mut queue = lock(&self.queue);
+        if queue.order.len() > queue.prune_at {
+            queue.order.retain(|queued| queued.life.upgrade().is_some_and(|life| !life.is_dead()));
+            queue.prune_at = 2 * queue.order.len() + 64;
+        }
+        queue.order.push_back(Queued { hits: life.hits(), life: Arc::downgrade(life) });
+    }
+
+    /// Takes the oldest living response out of the queue, passing over a few that were used since.
+    pub(super) fn oldest(&self) -> Option<Arc<Life>> {
+        let mut queue = lock(&self.queue);
+        let mut chances = SECOND_CHANCES;
+        loop {
+            let oldest = queue.order.pop_front()?;
+            let Some(life) = oldest.life.upgrade().filter(|life| !life.is_dead()) else { continue };
+            let hits = life.hits();
+            if hits == oldest.hits || chances == 0 {
+                return Some(life);
+            }
+            chances -= 1;
+            queue.order.push_back(Queued { life: oldest.life, hits });
+        }
+    }
+}
+
+/// Bytes written down in the books, given back when released or dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    share: Arc<Share>,
+    /// `None` once released: a late change must not charge what is gone.
+    bytes: Mutex<Option<u64>>,
+}
+
+impl Charge {
+    pub(super) fn new(share: Arc<Share>) -> Self {
+        Self { share, bytes: Mutex::new(Some(0)) }
+    }
+
+    pub(super) fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
+
+    /// Makes the charge worth `bytes`, unless it is released; returns what it was.
+    pub(super) fn set(&self, bytes: u64) -> u64 {
+        let mut place = lock(&self.bytes);
+        let Some(before) = place.as_mut() else { return 0 };
+        let previous = std::mem::replace(before, bytes);
+        self.book(previous, bytes);
+        previous
+    }
+
+    /// Gives everything back, once and for all.
+    pub(super) fn release(&self) {
+        if let Some(bytes) = lock(&self.bytes).take() {
+            self.book(bytes, 0);
+        }
+    }
+
+    /// Enters the difference. Wrapping addition makes a negative one work; the sums never fall below zero.
+    fn book(&self, before: u64, after: u64) {
+        let change = after.wrapping_sub(before);
+        self.share.used.fetch_add(change, Ordering::Relaxed);
+        if let Some(ledger) = self.share.ledger() {
+            ledger.used.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Body bytes in memory, counted until the last holder drops them; what the books give back on eviction may live on in
+/// readers.
+#[derive(Debug)]
+pub(super) struct Hold {
+    ledger: Arc<Ledger>,
+    bytes: AtomicU64,
+}
+
+impl Hold {
+    pub(super) fn new(ledger: &Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self { ledger: Arc::clone(ledger), bytes: AtomicU64::new(0) })
+    }
+
+    /// Corrects the count. Wrapping addition makes a negative change work; the sum never falls below zero.
+    pub(super) fn set(&self, bytes: u64) {
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        self.ledger.held.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// A poisoned lock means a panic between plain updates of lists and numbers; they are still usable.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

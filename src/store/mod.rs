@@ -1,0 +1,345 @@
+//! What is kept: stored responses, what was made from them, and the fetches on their way in. One store a process, shared
+//! by all workers; a [`Store`] is a handle and cheap to clone.
+//!
+//! - A *base* is an origin's response; several stand under one primary key when they differ by `Vary`. A *child* is made
+//!   from a base (a content coding); it is found through its living base only and dies with it.
+//! - Bytes: the ledger counts bodies, heads, keys, children and fills in flight, and the total never exceeds the
+//!   configured size. moka decides what goes when it is full, within all but [`FILL_SHARE`] of the size, which is left to
+//!   fills; when fills need more, or a policy exceeds its share, the ledger evicts the oldest entries that were not used.
+//! - Freshness is no business of this folder, and moka is told of no time to live: see `policy::cache`.
+//! - A hit takes no lock. Storing, evicting and invalidating take short ones, never across an await.
+//! - What races: an invalidation bumps the epoch of its URI first and removes afterwards; a fill that began under another
+//!   epoch is not stored. [`Flights`] keeps a fetch joinable until after its response is stored, so that a request finds
+//!   one or the other; a leader looks once more after joining, for the case that it came between.
+//!
+//! Purging by tag, the disk tier and the fleet tier will be further files here.
+
+mod base;
+mod child;
+mod fill;
+mod flight;
+mod ledger;
+mod memory;
+
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::clock::Now;
+use crate::policy::cache::key::{CacheKey, Seeds};
+
+pub use base::{Base, Head, Life, MAX_VARIANTS};
+pub use child::{Child, ChildKind, MAX_CHILDREN};
+pub use fill::{ChildFill, ChildFilling, Fetched, Fill, Filling, NOT_SHAREABLE, NotKept, Sink};
+pub use flight::{Flights, FollowHandle, Joinable, Joined, Landing, LeadGuard, Outcome};
+pub use ledger::{Share, ShareStats};
+pub use memory::FILL_SHARE;
+
+use ledger::Ledger;
+use memory::{Entry, Memory, Place};
+
+/// How long it is remembered that answers for a key cannot be stored, so that requests for it do not wait for each other
+/// in vain. Short, since the verdict may change with the next answer; long enough to spare a busy URL the queueing.
+pub const HIT_FOR_MISS: Duration = Duration::from_secs(10);
+
+/// Number of invalidation epochs; URIs share one by hash. Sharing one costs a fill that is not stored, nothing else; at
+/// this number (512 KiB) a thousand writes during a fetch cost one fetch in sixty its place in the store.
+const EPOCHS: usize = 65_536;
+
+/// Identifies one fetch: primary key and variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FetchKey {
+    /// [`CacheKey::hash`]
+    pub primary: u128,
+    /// `Selecting::hash` of the variant that is fetched; 0 while nothing is known to vary.
+    pub variant: u64,
+}
+
+/// Identifies one making of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MakeKey {
+    /// Id of the base.
+    pub base: u64,
+    /// What is made.
+    pub kind: ChildKind,
+}
+
+/// The one request that fetches, while others wait.
+pub type FetchLead = LeadGuard<FetchKey, Fetched>;
+/// The one request that makes a child, while others wait.
+pub type MakeLead = LeadGuard<MakeKey, Arc<ChildFilling>>;
+
+/// What a lookup finds.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// The newest stored response that this request selects; whether it may be used now is `policy::cache::reuse`'s word.
+    Base(Arc<Base>),
+    /// Responses are stored under the key, but none that this request selects; the number names the variant for
+    /// [`Store::join`].
+    OtherVariants(u64),
+    /// Nothing usable is stored.
+    Nothing,
+}
+
+/// The store; see the module.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    seeds: Seeds,
+    ledger: Arc<Ledger>,
+    memory: Memory,
+    fetches: Flights<FetchKey, Fetched>,
+    makes: Flights<MakeKey, Arc<ChildFilling>>,
+    epochs: Box<[AtomicU64]>,
+    next_id: AtomicU64,
+}
+
+/// What the store holds, for `/status` and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Configured bytes.
+    pub size: u64,
+    /// Bytes stored and reserved by fills.
+    pub used: u64,
+    /// Primary keys, children and remembered verdicts; approximate while changes are pending.
+    pub entries: u64,
+    /// Stored responses and children evicted for want of room since the start.
+    pub evictions: u64,
+    /// Each policy's part.
+    pub shares: Vec<ShareStats>,
+}
+
+impl Store {
+    /// An empty store of `size` bytes.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        let ledger = Arc::new(Ledger::new(size));
+        Self(Arc::new(Inner {
+            seeds: Seeds { first: RandomState::new(), second: RandomState::new() },
+            memory: Memory::new(size, &ledger),
+            ledger,
+            fetches: Flights::default(),
+            makes: Flights::default(),
+            epochs: std::iter::repeat_with(AtomicU64::default).take(EPOCHS).collect(),
+            next_id: AtomicU64::new(1),
+        }))
+    }
+
+    /// Changes the size and keeps the contents, as far as they fit.
+    pub fn resize(&self, size: u64) {
+        if self.0.ledger.resize(size) != size {
+            self.0.memory.resize(size, &self.0.ledger);
+            self.housekeep();
+        }
+    }
+
+    /// The seeds every key of this process is hashed with.
+    #[must_use]
+    pub fn seeds(&self) -> &Seeds {
+        &self.0.seeds
+    }
+
+    /// The share of the cache policy `name`, made on first use; `limit` (`max_bytes`; `None` = the whole store) holds from
+    /// now on. A share outlives reloads, and its policy as long as anything is stored under it.
+    #[must_use]
+    pub fn share(&self, name: &str, limit: Option<u64>) -> Arc<Share> {
+        self.0.ledger.share(name, limit)
+    }
+
+    /// What is stored for `request` under the primary key `key`, among responses rewritten by the rules with the
+    /// fingerprint `rules`. Cost: one moka read; no lock.
+    #[must_use]
+    pub fn find(&self, key: u128, request: &HeaderMap, rules: u64) -> Found {
+        let entry = self.0.memory.get(Place::Primary(key));
+        let Some(Entry::Slot(slot)) = entry.as_deref() else { return Found::Nothing };
+        let mut newest = None;
+        for base in slot.iter().filter(|base| !base.life().is_dead() && base.head().rules == rules) {
+            if base.head().selecting.matches(request) {
+                base.life().touch();
+                return Found::Base(base.clone());
+            }
+            newest.get_or_insert(base);
+        }
+        newest.map_or(Found::Nothing, |base| Found::OtherVariants(base.head().variant_of(request, &self.0.seeds)))
+    }
+
+    /// Joins the fetch for this key and variant, or begins one. After becoming the leader, look once more with
+    /// [`Store::find`]: the fetch one would have joined may have ended in between.
+    #[must_use]
+    pub fn join(&self, key: &CacheKey, variant: u64) -> Joined<FetchKey, Fetched> {
+        self.0.fetches.join(FetchKey { primary: key.hash, variant }, self.epoch(key.uri).load(Ordering::Acquire))
+    }
+
+    /// Puts a freshened head on a stored response after a 304. `None` when it is stored no more; what the origin confirmed
+    /// can still answer the request that asked.
+    #[must_use]
+    pub fn freshen(&self, base: &Arc<Base>, head: Head) -> Option<Arc<Base>> {
+        let life = base.life();
+        let fresh = Arc::new(base.with_head(head));
+        let mut replaced = false;
+        self.0.memory.update(Place::Primary(life.key().hash), |slot| {
+            let (old, others): (Vec<_>, Vec<_>) = slot?.iter().cloned().partition(|kept| kept.life().id() == life.id());
+            replaced = !old.is_empty() && !life.is_dead();
+            // To the front: of several that match, the one most recently heard of is used (RFC 9111 §4.1).
+            replaced.then(|| std::iter::once(fresh.clone()).chain(others).collect())
+        });
+        replaced.then(|| {
+            life.charge(fresh.bytes());
+            fresh
+        })
+    }
+
+    /// A child of the response with this life, if it has been made. Cost: one moka read; no lock.
+    #[must_use]
+    pub fn child(&self, base: &Life, kind: ChildKind) -> Option<Arc<Child>> {
+        if base.is_dead() {
+            return None;
+        }
+        match self.0.memory.get(Place::Child(base.id(), kind)).as_deref() {
+            Some(Entry::Child(child)) => Some(child.clone()),
+            _ => None,
+        }
+    }
+
+    /// Joins the making of a child of the response with this life (stored, or still being filled), or begins it. After
+    /// becoming the leader, look once more with [`Store::child`].
+    #[must_use]
+    pub fn join_child(&self, base: &Life, kind: ChildKind) -> Joined<MakeKey, Arc<ChildFilling>> {
+        self.0.makes.join(MakeKey { base: base.id(), kind }, 0)
+    }
+
+    /// Remembers for [`HIT_FOR_MISS`] that answers for this key are not stored, and why.
+    pub fn remember_refusal(&self, key: u128, reason: &'static str, now: Now) {
+        let until = now.plus(HIT_FOR_MISS);
+        self.0.memory.put(Place::Refusal(key), Entry::Refusal { reason, until });
+    }
+
+    /// Why answers for this key are not stored, where that was remembered lately: requests should not wait for each other.
+    #[must_use]
+    pub fn refusal(&self, key: u128, now: Now) -> Option<&'static str> {
+        match self.0.memory.get(Place::Refusal(key)).as_deref() {
+            Some(Entry::Refusal { reason, until }) if now.mono < until.mono => Some(*reason),
+            _ => None,
+        }
+    }
+
+    /// Removes every response stored for a URI ([`CacheKey::uri`]), whatever the policy adds to the key, and keeps fetches
+    /// in flight from being stored. Returns how many were removed.
+    pub fn invalidate(&self, uri: u128) -> usize {
+        self.epoch(uri).fetch_add(1, Ordering::AcqRel);
+        let keys = std::iter::once(uri).chain(self.0.ledger.keys_of(uri));
+        keys.map(|key| self.remove(Place::Primary(key), |_| true)).sum()
+    }
+
+    /// Removes everything; fetches in flight are not stored.
+    pub fn clear(&self) {
+        for epoch in &self.0.epochs {
+            epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        for place in self.0.memory.primary_places() {
+            self.remove(place, |_| true);
+        }
+        self.housekeep();
+    }
+
+    /// What the store holds now.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let ledger = &self.0.ledger;
+        StoreStats {
+            size: ledger.size(),
+            used: ledger.used(),
+            entries: self.0.memory.entries(),
+            evictions: ledger.evictions(),
+            shares: ledger.shares().iter().map(|share| share.stats()).collect(),
+        }
+    }
+
+    /// The work that no request waits for: moka's pending changes, children whose base is gone, shares above their limit.
+    /// The application calls it every 100 ms from a thread that is no worker.
+    pub fn housekeep(&self) {
+        self.0.memory.maintain();
+        for share in self.0.ledger.shares() {
+            while share.excess() > 0 && self.evict_oldest(&share) {}
+        }
+        while self.0.ledger.excess() > 0 && self.evict_from_largest() {}
+        for place in self.0.ledger.take_orphans() {
+            self.0.memory.remove(place);
+        }
+    }
+
+    /// Makes `charge` worth `bytes`, evicting where that is needed.
+    ///
+    /// # Errors
+    /// [`NotKept::OverShare`] or [`NotKept::OverStore`] when it could never fit, or nothing more can go; the charge is then
+    /// as before.
+    fn reserve(&self, share: &Share, charge: &ledger::Charge, bytes: u64) -> Result<(), NotKept> {
+        if bytes > share.limit() {
+            return Err(NotKept::OverShare);
+        }
+        if bytes > memory::capacity(self.0.ledger.size()) || self.0.ledger.is_held_up() {
+            return Err(NotKept::OverStore);
+        }
+        let before = charge.set(bytes);
+        let refused = loop {
+            if share.excess() > 0 {
+                if !self.evict_oldest(share) {
+                    break NotKept::OverShare;
+                }
+            } else if self.0.ledger.excess() > 0 {
+                if !self.evict_from_largest() {
+                    break NotKept::OverStore;
+                }
+            } else {
+                return Ok(());
+            }
+        };
+        charge.set(before);
+        Err(refused)
+    }
+
+    fn evict_from_largest(&self) -> bool {
+        // The largest share first; one that has nothing but fills in flight cannot give anything.
+        let mut shares = self.0.ledger.shares();
+        shares.sort_unstable_by_key(|share| std::cmp::Reverse(share.used()));
+        shares.iter().any(|share| self.evict_oldest(share))
+    }
+
+    fn evict_oldest(&self, share: &Share) -> bool {
+        let Some(life) = share.oldest() else { return false };
+        self.0.ledger.count_eviction();
+        self.remove(Place::Primary(life.key().hash), |base| base.life().id() == life.id());
+        // Also when moka had dropped it already: its bytes are given back in any case.
+        life.retire();
+        true
+    }
+
+    /// Takes the responses that `doomed` picks out of a slot; returns how many.
+    fn remove(&self, place: Place, doomed: impl Fn(&Base) -> bool) -> usize {
+        let mut removed = Vec::new();
+        self.0.memory.update(place, |slot| {
+            let (gone, kept): (Vec<_>, Vec<_>) = slot?.iter().cloned().partition(|base| doomed(base));
+            removed = gone;
+            Some(kept.into())
+        });
+        removed.iter().filter(|base| base.life().retire()).count()
+    }
+
+    fn epoch(&self, uri: u128) -> &AtomicU64 {
+        static UNREACHABLE: AtomicU64 = AtomicU64::new(0);
+        let place = usize::try_from(uri % EPOCHS as u128).unwrap_or_default();
+        self.0.epochs.get(place).unwrap_or(&UNREACHABLE)
+    }
+
+    fn new_id(&self) -> u64 {
+        self.0.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;
