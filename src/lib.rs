@@ -53,3 +53,4 @@ pub mod error;
 pub mod policy;
 pub mod store;
 pub mod transform;
+pub mod upstream;

@@ -1,0 +1,223 @@
+//! The HTTP/1.1 client of one worker: pick, send, and the wait for the response head.
+//!
+//! One attempt of one exchange is: [`Connections::pick`] a slot, [`Connections::send`] the request on an idle connection
+//! or a new one, read the answer's body. The timeouts of the pool hold throughout: `connect` for TCP and TLS, `idle` for
+//! an origin that does not take the request body, `first_byte` from the last byte sent to the head, `idle` again inside
+//! the answer's body, `total` over all of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, Method};
+
+use super::answer::Account;
+use super::attempt::Attempt;
+use super::connect::{connect, now};
+use super::endpoint::{Endpoint, Slot};
+use super::fault;
+use super::idle::IdleSets;
+use super::link::Link;
+use super::pool::{Pool, PoolId};
+use crate::body::{Body, Interim, Response};
+use crate::clock::Now;
+use crate::error::{ErrorKind, ProxyError, Retry, Stage};
+use crate::policy::balance::{Balance, EndpointView, NoEndpoint, Picker};
+
+/// A request as the origin is to see it.
+#[derive(Debug)]
+pub struct OutRequest {
+    /// As the client sent it.
+    pub method: Method,
+    /// Origin form: path and query, or `*`.
+    pub target: Bytes,
+    /// Everything that is forwarded, this hop's `Connection` included. `Host` is overwritten when the pool says so;
+    /// framing fields are set here, whatever is in them.
+    pub headers: HeaderMap,
+    /// Sent as it comes.
+    pub body: Body,
+    /// Where 1xx heads of the origin go, 100 and 101 excepted.
+    pub interim: Interim,
+    /// The client wants to leave HTTP, and `headers` say so: only then may the origin answer 101.
+    pub upgrade: bool,
+}
+
+/// A response head with its body still to come.
+#[derive(Debug)]
+pub struct Answer {
+    /// Fields as received, hop-by-hop ones included: removing them is for `policy::fields`. The body knows its length
+    /// where the origin gave it; with status 101 `upgrade` holds the stream.
+    pub response: Response,
+    /// A kept-alive connection was used.
+    pub reused: bool,
+    /// How long the parts took.
+    pub timings: Timings,
+    /// The endpoint, as index into [`Pool::endpoints`].
+    pub index: usize,
+}
+
+/// How long the parts of an attempt took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// Name and TCP; `None` = kept-alive connection.
+    pub connect: Option<Duration>,
+    /// TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the beginning of the request to the end of the head.
+    pub first_byte: Duration,
+}
+
+/// An attempt that gave no response head.
+#[derive(Debug)]
+pub struct Failure {
+    /// What happened and whether it may be tried again.
+    pub error: ProxyError,
+    /// The request, when it can be sent once more: nothing of its body has gone, or the body was at hand.
+    pub request: Option<OutRequest>,
+}
+
+/// One worker's connections and pick state. Not `Send`: a connection stays on the worker that opened it.
+pub struct Connections {
+    idle: RefCell<IdleSets>,
+    /// Whose turn it is, per pool and algorithm; forgotten on reload.
+    picks: RefCell<HashMap<(PoolId, Balance), Picker>>,
+    /// Kept for its allocation.
+    views: RefCell<Vec<EndpointView>>,
+    /// The worker's coarse clock, moved by `sweep`: good enough for keep-alive times.
+    coarse: Cell<Instant>,
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").field("idle", &self.idle()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Connections {
+    /// No connections yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            idle: RefCell::default(),
+            picks: RefCell::default(),
+            views: RefCell::default(),
+            coarse: Cell::new(now()),
+        }
+    }
+
+    /// A slot at the endpoint whose turn it is, those in `tried` excepted. Cost: no allocation, no lock.
+    ///
+    /// # Errors
+    /// Why no endpoint of the pool can take the exchange.
+    pub fn pick(&self, pool: &Arc<Pool>, tried: &[usize]) -> Result<Slot, NoEndpoint> {
+        let mut picks = self.picks.borrow_mut();
+        let balance = pool.params.balance;
+        let picker = picks.entry((pool.id, balance)).or_insert_with(|| Picker::new(balance));
+        let mut views = self.views.borrow_mut();
+        // Other workers may fill an endpoint between view and take. Each round the view is newer; one round per
+        // endpoint is enough for any pool that is not full.
+        for _ in 0..=pool.endpoints.len() {
+            pool.view(tried, &mut views);
+            let index = picker.pick(&views, pool.params.panic)?;
+            let limit = views.get(index).map_or(0, |view| view.max_connections);
+            if let Some(guard) = pool.endpoints.get(index).and_then(|endpoint| endpoint.take(limit)) {
+                return Ok(Slot { index, guard });
+            }
+        }
+        Err(NoEndpoint::AllFull)
+    }
+
+    /// Sends `request` to the endpoint of `slot` and waits for the response head. With `allow_reuse` an idle connection
+    /// is taken if there is one; the silent retry after [`Retry::StaleConnection`] passes false.
+    ///
+    /// Dropping the future at any point closes the connection and releases the slot; so does dropping the body of the
+    /// answer before its end.
+    ///
+    /// # Errors
+    /// Every upstream kind, and the client's own failures while its body was being sent.
+    pub async fn send(
+        self: &Rc<Self>,
+        pool: &Arc<Pool>,
+        slot: Slot,
+        request: OutRequest,
+        allow_reuse: bool,
+    ) -> Result<Answer, Failure> {
+        let started = now();
+        let endpoint = Arc::clone(slot.guard.endpoint());
+        let index = slot.index;
+        let mut timings = Timings::default();
+        let idle = allow_reuse.then(|| self.idle.borrow_mut().checkout(pool, &endpoint, self.coarse.get())).flatten();
+        let reused = idle.is_some();
+        endpoint.count_attempt(reused);
+        let link = match idle {
+            Some(link) => link,
+            None => match open(pool, index, &endpoint, &mut timings).await {
+                Ok(link) => link,
+                Err(kind) => {
+                    endpoint.count_failure(kind);
+                    let error = ProxyError::new(kind, Stage::Forward).with_retry(Retry::NothingSent);
+                    return Err(Failure { error, request: Some(request) });
+                }
+            },
+        };
+        let account = Account::open(slot.guard, Rc::clone(&link.meter));
+        let (connections, pool) = (Rc::clone(self), Arc::clone(pool));
+        let attempt = Attempt { connections, pool, link, account, index, started, reused };
+        let response = attempt.run(request).await?;
+        timings.first_byte = now() - started;
+        Ok(Answer { response, reused, timings, index })
+    }
+
+    /// Drops idle connections that have ended or outlived `keep_alive.timeout`. The worker calls this each second.
+    pub fn sweep(&self, now: Now) {
+        self.coarse.set(now.mono);
+        // A sweep may look at more sockets than one turn of a task may use; without its budget's end in sight, tokio
+        // would report the rest as quiet.
+        let all = std::future::poll_fn(|_| {
+            self.idle.borrow_mut().sweep(now.mono);
+            Poll::Ready(())
+        });
+        let swept = tokio::task::coop::unconstrained(all).now_or_never();
+        debug_assert!(swept.is_some(), "a sweep waits for nothing");
+    }
+
+    /// Follows a reload: drops the idle connections of endpoints `keep` does not want any more, and begins the turns of
+    /// all pools anew.
+    pub fn retain(&self, keep: impl FnMut(&Endpoint) -> bool) {
+        self.idle.borrow_mut().retain(keep);
+        self.picks.borrow_mut().clear();
+    }
+
+    /// How many idle connections there are.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// Takes back the connection of a finished exchange.
+    pub(super) fn park(&self, pool: &Pool, endpoint: &Arc<Endpoint>, link: Box<Link>) {
+        self.idle.borrow_mut().park(pool, endpoint, link, self.coarse.get());
+    }
+}
+
+async fn open(pool: &Pool, index: usize, endpoint: &Endpoint, timings: &mut Timings) -> Result<Box<Link>, ErrorKind> {
+    let bounds = pool.params.timeouts;
+    let limit = bounds.total.map_or(bounds.connect, |total| total.min(bounds.connect));
+    let connected = connect(pool, index, limit).await?;
+    endpoint.count_connect();
+    timings.connect = Some(connected.connect);
+    timings.tls = connected.tls;
+    let link = Link::open(connected.stream, bounds.first_byte).await.map_err(|error| fault::of_head(&error))?;
+    Ok(Box::new(link))
+}

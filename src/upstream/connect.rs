@@ -1,0 +1,80 @@
+//! From an endpoint's address to a stream HTTP can be spoken on. Runs on workers and beside them (probes): `Send`.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::endpoint::Endpoint;
+use super::fault;
+use super::pool::Pool;
+use super::stream::{Plain, Stream};
+use crate::clock::Clock;
+use crate::error::ErrorKind;
+use crate::policy::pool::Address;
+
+/// Resolved addresses tried for one connection; the connect timeout spans them all.
+const ADDRESSES_TRIED: usize = 4;
+
+/// A fresh connection and how long its parts took.
+pub(super) struct Connected {
+    pub(super) stream: Stream,
+    pub(super) connect: Duration,
+    pub(super) tls: Option<Duration>,
+}
+
+/// Opens a connection to endpoint `index` of `pool` within `limit` (name, TCP and TLS together).
+///
+/// # Errors
+/// Connect, DNS and TLS kinds; nothing of a request has been sent in any of them.
+pub(super) async fn connect(pool: &Pool, index: usize, limit: Duration) -> Result<Connected, ErrorKind> {
+    let endpoint = pool.endpoints.get(index).ok_or(ErrorKind::NoEndpoint)?;
+    tokio::time::timeout(limit, open(pool, index, endpoint)).await.unwrap_or(Err(ErrorKind::ConnectTimeout))
+}
+
+async fn open(pool: &Pool, index: usize, endpoint: &Endpoint) -> Result<Connected, ErrorKind> {
+    let started = now();
+    let plain = match endpoint.address() {
+        Address::Ip(address) => tcp(*address).await?,
+        Address::Name(..) => named(endpoint).await?,
+        Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await.map_err(|error| fault::of_connect(&error))?),
+    };
+    let opened = now();
+    let connect = opened - started;
+    let (Some(tls), Some(name)) = (&pool.tls, pool.server_name(index)) else {
+        return Ok(Connected { stream: Stream::Plain(plain), connect, tls: None });
+    };
+    let handshake = TlsConnector::from(tls.config()).connect(name.clone(), plain).await;
+    let stream = handshake.map_err(|error| fault::of_handshake(&error))?;
+    Ok(Connected { stream: Stream::Tls(Box::new(stream)), connect, tls: Some(now() - opened) })
+}
+
+async fn tcp(address: SocketAddr) -> Result<Plain, ErrorKind> {
+    let stream = TcpStream::connect(address).await.map_err(|error| fault::of_connect(&error))?;
+    // Heads and small bodies are written whole: waiting for more to fill a segment only adds latency.
+    stream.set_nodelay(true).map_err(|error| fault::of_connect(&error))?;
+    Ok(Plain::Tcp(stream))
+}
+
+/// Tries the resolved addresses in turn, from a different one each time.
+async fn named(endpoint: &Endpoint) -> Result<Plain, ErrorKind> {
+    let (mut addresses, mut first) = endpoint.resolved();
+    if addresses.is_empty() {
+        endpoint.resolve().await.map_err(|_| ErrorKind::DnsError)?;
+        (addresses, first) = endpoint.resolved();
+    }
+    let mut last = ErrorKind::DnsError;
+    for address in addresses.iter().cycle().skip(first).take(addresses.len().min(ADDRESSES_TRIED)) {
+        match tcp(*address).await {
+            Ok(plain) => return Ok(plain),
+            Err(kind) => last = kind,
+        }
+    }
+    Err(last)
+}
+
+/// Sockets live in real time, whatever the clock of a test says.
+pub(super) fn now() -> Instant {
+    Clock::System.now().mono
+}

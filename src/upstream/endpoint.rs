@@ -1,0 +1,310 @@
+//! The live state of one endpoint, shared by all workers, the probes and the admin side.
+//!
+//! Everything the request path touches is an atomic. What may change on reload (`weight`, `state`, `max_connections`,
+//! `backup`) is *not* here: it belongs to the generation's [`Pool`](super::Pool).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::error::ErrorKind;
+use crate::policy::pool::Address;
+
+/// Probe results kept per endpoint: enough for `/status` to show a fall and what led to it.
+const PROBES_KEPT: usize = 16;
+
+/// The failures that are counted one by one; the order is that of the counters.
+const FAILURES: [ErrorKind; 15] = [
+    ErrorKind::ConnectRefused,
+    ErrorKind::ConnectTimeout,
+    ErrorKind::DestinationUnroutable,
+    ErrorKind::DnsError,
+    ErrorKind::TlsHandshake,
+    ErrorKind::TlsCertificate,
+    ErrorKind::ConnectionReset,
+    ErrorKind::ConnectionClosed,
+    ErrorKind::FirstByteTimeout,
+    ErrorKind::ReadTimeout,
+    ErrorKind::WriteTimeout,
+    ErrorKind::TotalTimeout,
+    ErrorKind::MalformedResponse,
+    ErrorKind::ResponseHeaderTooLarge,
+    ErrorKind::ResponseTruncated,
+];
+
+/// Numbers endpoints: addresses repeat over pools and come back after removal, identities do not.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// One address of one pool, for as long as some generation names it or some exchange uses it.
+#[derive(Debug)]
+pub struct Endpoint {
+    label: Arc<str>,
+    id: u64,
+    address: Address,
+    /// Attempts holding a slot, over all workers.
+    in_flight: AtomicU32,
+    /// Written by the probes only; true before the first verdict.
+    healthy: AtomicBool,
+    counters: Tally,
+    probes: Mutex<VecDeque<ProbeRecord>>,
+    resolved: Mutex<Arc<[SocketAddr]>>,
+    /// Which of several resolved addresses the next connection begins with.
+    rotation: AtomicU32,
+}
+
+/// The counters as they grow.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: AtomicU64,
+    connects: AtomicU64,
+    reuses: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    failures: [AtomicU64; FAILURES.len()],
+}
+
+/// A reading of an endpoint's counters; all of them only grow.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Attempts: retries and those that found no connection included.
+    pub requests: u64,
+    /// Connections opened.
+    pub connects: u64,
+    /// Requests that found a kept-alive connection.
+    pub reuses: u64,
+    /// Bytes read from the endpoint, heads included, TLS framing not.
+    pub bytes_in: u64,
+    /// Bytes written to it, likewise.
+    pub bytes_out: u64,
+    /// Failed attempts by reason; reasons that never happened are left out.
+    pub failures: Vec<(&'static str, u64)>,
+}
+
+/// What one probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeRecord {
+    /// When it ended.
+    pub at: Now,
+    /// How long it took.
+    pub took: Duration,
+    /// The status that came, where one came.
+    pub status: Option<u16>,
+    /// Why it failed, as a stable token; `None` = success.
+    pub fault: Option<&'static str>,
+}
+
+impl Endpoint {
+    /// A new endpoint: healthy until a probe says otherwise, nothing in flight.
+    #[must_use]
+    pub fn new(address: Address) -> Arc<Self> {
+        Arc::new(Self {
+            label: address.to_string().into(),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            address,
+            in_flight: AtomicU32::new(0),
+            healthy: AtomicBool::new(true),
+            counters: Tally::default(),
+            probes: Mutex::default(),
+            resolved: Mutex::new(Arc::new([])),
+            rotation: AtomicU32::new(0),
+        })
+    }
+
+    /// A number no other endpoint of this process ever has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// `address` as written in the file.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// `address` as logs name it.
+    #[must_use]
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// Attempts in flight over all workers.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The last verdict of the probes.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Publishes a verdict. Only the probes call this.
+    pub fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy, Ordering::Relaxed);
+    }
+
+    /// A reading of the counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let failures = FAILURES.iter().zip(&self.counters.failures);
+        Counters {
+            requests: read(&self.counters.requests),
+            connects: read(&self.counters.connects),
+            reuses: read(&self.counters.reuses),
+            bytes_in: read(&self.counters.bytes_in),
+            bytes_out: read(&self.counters.bytes_out),
+            failures: failures
+                .map(|(kind, counter)| (kind.row().reason, read(counter)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+        }
+    }
+
+    /// The last probes, oldest first; at most 16.
+    #[must_use]
+    pub fn probes(&self) -> Vec<ProbeRecord> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Takes a slot unless `max_connections` are taken already. Cost: one compare-exchange.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, max_connections: u32) -> Option<InFlightGuard> {
+        let room = |taken: u32| (taken < max_connections).then(|| taken + 1);
+        self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, room).ok()?;
+        Some(InFlightGuard(Arc::clone(self)))
+    }
+
+    /// Asks the resolver for a named address and keeps a good answer; other addresses have nothing to resolve. To be
+    /// called when the endpoint is new; from then on the probes keep the answer fresh.
+    ///
+    /// # Errors
+    /// The resolver's; the last good answer stays.
+    pub async fn resolve(&self) -> std::io::Result<()> {
+        if let Address::Name(name, port) = &self.address {
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), *port)).await?.collect();
+            self.keep_resolved(addresses);
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_attempt(&self, reused: bool) {
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        if reused {
+            self.counters.reuses.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn count_connect(&self) {
+        self.counters.connects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_bytes(&self, read: u64, written: u64) {
+        self.counters.bytes_in.fetch_add(read, Ordering::Relaxed);
+        self.counters.bytes_out.fetch_add(written, Ordering::Relaxed);
+    }
+
+    /// Counts a failure of the endpoint's side; the client's own failures are not its fault.
+    pub(super) fn count_failure(&self, kind: ErrorKind) {
+        let counters = FAILURES.iter().zip(&self.counters.failures);
+        if let Some((_, counter)) = counters.into_iter().find(|(listed, _)| **listed == kind) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn record_probe(&self, record: ProbeRecord) {
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        if probes.len() == PROBES_KEPT {
+            probes.pop_front();
+        }
+        probes.push_back(record);
+    }
+
+    /// The last good answer of the resolver, rotated by one at each call; empty before the first one.
+    pub(super) fn resolved(&self) -> (Arc<[SocketAddr]>, usize) {
+        let addresses = Arc::clone(&self.resolved.lock().unwrap_or_else(PoisonError::into_inner));
+        let turn = self.rotation.fetch_add(1, Ordering::Relaxed) as usize;
+        let first = turn.checked_rem(addresses.len()).unwrap_or(0);
+        (addresses, first)
+    }
+
+    /// Keeps a resolver's answer; an empty one is no answer and the last good one stays.
+    fn keep_resolved(&self, addresses: Vec<SocketAddr>) {
+        if !addresses.is_empty() {
+            *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = addresses.into();
+        }
+    }
+}
+
+/// The right to use one endpoint for one attempt; given back on drop, whatever the reason.
+#[derive(Debug)]
+pub struct InFlightGuard(Arc<Endpoint>);
+
+impl InFlightGuard {
+    /// The endpoint it counts for.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A picked endpoint: which one of the pool, and the right to use it.
+#[derive(Debug)]
+pub struct Slot {
+    /// Index into [`Pool::endpoints`](super::Pool::endpoints).
+    pub index: usize,
+    /// Counts for the endpoint until dropped.
+    pub guard: InFlightGuard,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Arc<Endpoint> {
+        Endpoint::new(Address::Name("origin.example".into(), 80))
+    }
+
+    #[test]
+    fn slots_never_exceed_the_limit_and_come_back() {
+        let endpoint = endpoint();
+        let first = endpoint.take(2).expect("room");
+        let _second = endpoint.take(2).expect("room");
+        assert!(endpoint.take(2).is_none());
+        drop(first);
+        assert_eq!(endpoint.in_flight(), 1);
+        assert!(endpoint.take(2).is_some(), "the slot given back is free again");
+        assert!(endpoint.take(0).is_none());
+    }
+
+    #[test]
+    fn an_empty_answer_of_the_resolver_keeps_the_last_good_one() {
+        let endpoint = endpoint();
+        let addresses: Vec<SocketAddr> = vec!["10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap()];
+        endpoint.keep_resolved(addresses.clone());
+        endpoint.keep_resolved(Vec::new());
+        let (kept, first) = endpoint.resolved();
+        assert_eq!(kept.to_vec(), addresses);
+        assert_ne!(endpoint.resolved().1, first, "the next connection begins with the next address");
+    }
+
+    #[test]
+    fn failures_are_counted_by_reason_and_only_the_origins() {
+        let endpoint = endpoint();
+        endpoint.count_failure(ErrorKind::ConnectRefused);
+        endpoint.count_failure(ErrorKind::ConnectRefused);
+        endpoint.count_failure(ErrorKind::BodyTimeout);
+        assert_eq!(endpoint.counters().failures, vec![("connect_refused", 2)]);
+    }
+}

@@ -1,0 +1,40 @@
+//! Sockets out: the endpoints of a pool, the HTTP/1.1 client that speaks to them, and the probes that watch them.
+//!
+//! Lives of things, longest first:
+//!
+//! - an [`Endpoint`] is live shared state (in-flight count, health, counters). It survives every reload that keeps its
+//!   pool's name and its address, so that no count is lost and no verdict forgotten;
+//! - a [`Pool`] is one generation's view of it: parameters, TLS identity, and the endpoints in file order. Immutable;
+//! - [`Connections`] belongs to one worker and is never shared: idle keep-alive connections and the state of picks;
+//! - a [`Slot`] is one attempt's right to use an endpoint. It is taken *before* connecting and given back when the last
+//!   byte of the answer is in, or when whoever held it lets go. Nothing else counts in-flight.
+//!
+//! The HTTP/1.1 client is hyper's `client::conn`, polled inside the exchange's own task: a request costs no spawn and no
+//! hop between tasks. What hyper tolerates and we must not (RFC 9112 §6.3: `Transfer-Encoding` beside `Content-Length`,
+//! codings that do not end in `chunked`, endless 1xx) is refused in `attempt`.
+//!
+//! Retrying is not done here: [`Failure`] says what happened, whether anything was sent, and gives the request back when
+//! it can be sent again. Deliberately absent: HTTP/2 to the origin, queues, discovery by SRV.
+
+mod answer;
+mod attempt;
+mod client;
+mod connect;
+mod endpoint;
+mod fault;
+mod idle;
+mod link;
+mod outgoing;
+mod patience;
+mod pool;
+mod probe;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use client::{Answer, Connections, Failure, OutRequest, Timings};
+pub use endpoint::{Counters, Endpoint, InFlightGuard, ProbeRecord, Slot};
+pub use pool::{Pool, PoolId};
+pub use probe::Probes;
+pub use tls::{ClientTls, TlsFault, TlsSpec};

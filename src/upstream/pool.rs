@@ -1,0 +1,123 @@
+//! One generation's view of a `[[pool]]`: parameters beside live endpoints.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::HeaderValue;
+use rustls::pki_types::ServerName;
+
+use super::endpoint::Endpoint;
+use super::tls::ClientTls;
+use crate::policy::balance::EndpointView;
+use crate::policy::pool::{Address, HostHeader, PoolParams};
+
+/// Identity of a pool over generations: a pool keeps it as long as its name stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PoolId(u64);
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What an exchange needs to know of a pool. Immutable; a reload builds another one.
+#[derive(Debug)]
+pub struct Pool {
+    /// `name`, shared with logs.
+    pub name: Arc<str>,
+    /// `[[pool]]` without `tls`.
+    pub params: PoolParams,
+    /// Live endpoints, in the order of `params.endpoints`.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// `tls`; `None` = plain.
+    pub tls: Option<Arc<ClientTls>>,
+    /// Stays the same over reloads.
+    pub id: PoolId,
+    /// Per endpoint: what goes into `Host`; `None` = leave the client's.
+    hosts: Vec<Option<HeaderValue>>,
+    /// Per endpoint: the name its certificate must carry.
+    server_names: Vec<ServerName<'static>>,
+}
+
+impl Pool {
+    /// The next generation of a pool. `previous` is the pool of the same name, if there was one: endpoints whose address
+    /// stayed keep their live state, and an unchanged `tls` keeps its sessions and connections.
+    #[must_use]
+    pub fn build(params: PoolParams, tls: Option<Arc<ClientTls>>, previous: Option<&Self>) -> Self {
+        let mut kept: Vec<Arc<Endpoint>> = previous.map(|pool| pool.endpoints.clone()).unwrap_or_default();
+        let mut live = |address: &Address| match kept.iter().position(|endpoint| endpoint.address() == address) {
+            // Removed from the list, so that an address written twice becomes two endpoints, not one counted twice.
+            Some(position) => kept.swap_remove(position),
+            None => Endpoint::new(address.clone()),
+        };
+        let endpoints = params.endpoints.iter().map(|endpoint| live(&endpoint.address)).collect();
+        let tls = match (tls, previous.and_then(|pool| pool.tls.as_ref())) {
+            (Some(new), Some(old)) if new.spec() == old.spec() => Some(Arc::clone(old)),
+            (tls, _) => tls,
+        };
+        let hosts = params.endpoints.iter().map(|endpoint| host(&params.host, &endpoint.address)).collect();
+        let server_names = params.endpoints.iter().map(|endpoint| server_name(tls.as_deref(), &endpoint.address));
+        Self {
+            server_names: server_names.collect(),
+            hosts,
+            endpoints,
+            tls,
+            name: params.name.as_str().into(),
+            id: previous.map_or_else(|| PoolId(NEXT_ID.fetch_add(1, Ordering::Relaxed)), |pool| pool.id),
+            params,
+        }
+    }
+
+    /// What a pick sees of the endpoints, written over `views`. Cost: no allocation once `views` has grown.
+    pub fn view(&self, tried: &[usize], views: &mut Vec<EndpointView>) {
+        views.clear();
+        let pairs = self.params.endpoints.iter().zip(&self.endpoints).enumerate();
+        views.extend(pairs.map(|(index, (params, live))| EndpointView {
+            weight: params.weight,
+            in_flight: live.in_flight(),
+            max_connections: params.max_connections.unwrap_or(u32::MAX),
+            healthy: live.healthy(),
+            state: params.state,
+            backup: params.backup,
+            tried: tried.contains(&index),
+        }));
+    }
+
+    /// What `Host` the endpoint sees; `None` = the client's (`host = "preserve"`).
+    pub(super) fn host(&self, index: usize) -> Option<&HeaderValue> {
+        self.hosts.get(index)?.as_ref()
+    }
+
+    pub(super) fn server_name(&self, index: usize) -> Option<&ServerName<'static>> {
+        self.server_names.get(index)
+    }
+}
+
+/// `host` for one endpoint. A value that is no field value falls back to the client's: validation has refused it before.
+fn host(host: &HostHeader, address: &Address) -> Option<HeaderValue> {
+    let text = match host {
+        HostHeader::Preserve => return None,
+        HostHeader::Name(name) => name.clone(),
+        HostHeader::Endpoint => authority(address),
+    };
+    HeaderValue::try_from(text).ok()
+}
+
+/// The endpoint's address as an authority; a unix socket has none and goes by `localhost`.
+pub(super) fn authority(address: &Address) -> String {
+    match address {
+        Address::Unix(_) => "localhost".to_owned(),
+        Address::Ip(_) | Address::Name(..) => address.to_string(),
+    }
+}
+
+/// The name a certificate is checked against: `server_name`, else the endpoint's host name or IP address.
+fn server_name(tls: Option<&ClientTls>, address: &Address) -> ServerName<'static> {
+    let configured = tls.and_then(|tls| tls.spec().server_name.as_deref());
+    let host = match (configured, address) {
+        (Some(name), _) => name,
+        (None, Address::Ip(address)) => return ServerName::IpAddress(address.ip().into()),
+        (None, Address::Name(name, _)) => name,
+        (None, Address::Unix(_)) => "localhost",
+    };
+    // A name that cannot be in a certificate matches none: the handshake then fails with a certificate error.
+    let unmatchable = || ServerName::IpAddress(std::net::IpAddr::from([0, 0, 0, 0]).into());
+    ServerName::try_from(host.to_owned()).unwrap_or_else(|_| unmatchable())
+}

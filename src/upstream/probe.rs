@@ -1,0 +1,259 @@
+//! Active health checks, and the refresh of resolved names. Runs beside the workers, never on one.
+//!
+//! Each endpoint that needs it has one task per duty. A reload hands the task its new parameters instead of replacing
+//! it, so that the verdict and the count towards the next one go on, and so that an endpoint's health has one writer.
+//!
+//! A probe is a GET on a connection of its own, over the pool's TLS, bounded by `health.timeout` from connect to the
+//! last byte. Endpoints in state "down" are not probed. An endpoint that stops being probed counts as healthy.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::connect::connect;
+use super::endpoint::{Endpoint, ProbeRecord};
+use super::fault;
+use super::pool::{Pool, authority};
+use super::stream::Stream;
+use crate::clock::Clock;
+use crate::error::ErrorKind;
+use crate::policy::balance::AdminState;
+use crate::policy::health::HealthParams;
+use crate::policy::health::active::{ActiveHealth, Transition, first_delay, next_delay};
+use crate::policy::pool::Address;
+
+/// Bytes of body a probe reads; an endpoint whose health page is larger is not what was meant.
+const BODY_BYTES: usize = 64 * 1024;
+
+/// How often names are asked for again. The resolver's own cache honours the records' TTL.
+const NAME_REFRESH: Duration = Duration::from_secs(10);
+
+/// Why a probe failed that got an answer, but not one of `expect`.
+const UNEXPECTED_STATUS: &str = "unexpected_status";
+
+/// How long one question to the resolver may take.
+const NAME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The tasks that watch the endpoints of the running generation. Dropping it ends them.
+#[derive(Debug)]
+pub struct Probes {
+    runtime: Handle,
+    watched: HashMap<u64, watch::Sender<Target>>,
+}
+
+/// What a task works on: replaced on reload.
+#[derive(Debug, Clone)]
+struct Target {
+    pool: Arc<Pool>,
+    index: usize,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Probes {
+    /// Nothing is watched yet; tasks will run on `runtime`.
+    #[must_use]
+    pub fn new(runtime: Handle) -> Self {
+        Self { runtime, watched: HashMap::new() }
+    }
+
+    /// Watches exactly the endpoints of `pools` from now on.
+    pub fn follow(&mut self, pools: &[Arc<Pool>]) {
+        let mut before = std::mem::take(&mut self.watched);
+        for pool in pools {
+            for (index, endpoint) in pool.endpoints.iter().enumerate() {
+                let target = Target { pool: Arc::clone(pool), index, endpoint: Arc::clone(endpoint) };
+                let sender = match before.remove(&endpoint.id()) {
+                    Some(sender) => {
+                        sender.send_replace(target);
+                        sender
+                    }
+                    None if target.needs_watching() => self.watch(target),
+                    None => continue,
+                };
+                self.watched.insert(endpoint.id(), sender);
+            }
+        }
+    }
+
+    fn watch(&self, target: Target) -> watch::Sender<Target> {
+        let named = target.is_named();
+        let (sender, targets) = watch::channel(target);
+        if named {
+            self.runtime.spawn(refresh_name(targets.clone()));
+        }
+        self.runtime.spawn(watch_health(targets));
+        sender
+    }
+}
+
+impl Target {
+    fn needs_watching(&self) -> bool {
+        self.pool.params.health.is_some() || self.is_named()
+    }
+
+    fn is_named(&self) -> bool {
+        matches!(self.endpoint.address(), Address::Name(..))
+    }
+
+    /// How to probe; `None` = not at all.
+    fn health(&self) -> Option<&HealthParams> {
+        let state = self.pool.params.endpoints.get(self.index).map(|endpoint| endpoint.state);
+        self.pool.params.health.as_ref().filter(|_| state != Some(AdminState::Down))
+    }
+}
+
+/// Asks for the endpoint's name until the endpoint is gone. A failed question leaves the last good answer.
+async fn refresh_name(mut targets: watch::Receiver<Target>) {
+    loop {
+        let endpoint = Arc::clone(&targets.borrow_and_update().endpoint);
+        let answer = tokio::time::timeout(NAME_TIMEOUT, endpoint.resolve()).await;
+        if !matches!(answer, Ok(Ok(()))) {
+            tracing::warn!(endpoint = %endpoint.address(), "name not resolved; the last good answer stays");
+        }
+        drop(endpoint);
+        let gone = async { while targets.changed().await.is_ok() {} };
+        if tokio::time::timeout(NAME_REFRESH, gone).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Probes the endpoint until it is gone.
+async fn watch_health(mut targets: watch::Receiver<Target>) {
+    let mut verdict = ActiveHealth::default();
+    let mut begun = false;
+    loop {
+        let target = targets.borrow_and_update().clone();
+        let Some(params) = target.health() else {
+            verdict = ActiveHealth::default();
+            begun = false;
+            target.endpoint.set_healthy(true);
+            match targets.changed().await {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        };
+        let delay = if begun { next_delay(params.interval, random()) } else { first_delay(params.interval, random()) };
+        match pause(&mut targets, params, delay).await {
+            Pause::Over => (),
+            Pause::Replaced => continue,
+            Pause::Gone => return,
+        }
+        begun = true;
+        let target = targets.borrow_and_update().clone();
+        if let Some(params) = target.health() {
+            let record = probe(&target.pool, target.index, params).await;
+            judge(&target, params, &mut verdict, record);
+        }
+    }
+}
+
+/// How a pause ended.
+enum Pause {
+    /// The time has passed.
+    Over,
+    /// `health` has changed: what we waited for is no longer what is wanted.
+    Replaced,
+    /// The endpoint has left the configuration.
+    Gone,
+}
+
+async fn pause(targets: &mut watch::Receiver<Target>, params: &HealthParams, delay: Duration) -> Pause {
+    let replaced = async {
+        loop {
+            match targets.changed().await {
+                Err(_) => return Pause::Gone,
+                Ok(()) if targets.borrow_and_update().health() != Some(params) => return Pause::Replaced,
+                Ok(()) => (),
+            }
+        }
+    };
+    tokio::time::timeout(delay, replaced).await.unwrap_or(Pause::Over)
+}
+
+/// Records an outcome, and publishes and logs what it changes.
+fn judge(target: &Target, params: &HealthParams, verdict: &mut ActiveHealth, record: ProbeRecord) {
+    let endpoint = &target.endpoint;
+    let transition = verdict.observe(record.status, params);
+    endpoint.set_healthy(verdict.is_healthy());
+    let (pool, address) = (&target.pool.params.name, endpoint.address());
+    match transition {
+        Some(Transition::Rose) => tracing::info!(pool, endpoint = %address, "endpoint is healthy"),
+        Some(Transition::Fell) => {
+            let reason = record.fault.unwrap_or_default();
+            tracing::warn!(pool, endpoint = %address, reason, status = record.status, "endpoint is unhealthy");
+        }
+        None => (),
+    }
+    endpoint.record_probe(record);
+}
+
+/// One probe, from connect to the last byte of the answer.
+async fn probe(pool: &Pool, index: usize, params: &HealthParams) -> ProbeRecord {
+    let started = Clock::System.now();
+    let ask = async {
+        let connected = connect(pool, index, params.timeout).await?;
+        ask(connected.stream, request(pool, index, params)?).await
+    };
+    let outcome = tokio::time::timeout(params.timeout, ask).await.unwrap_or(Err(ErrorKind::TotalTimeout));
+    let at = Clock::System.now();
+    let expected = |status: u16| params.expect.iter().any(|range| range.contains(&status));
+    let (status, fault) = match outcome {
+        Ok(status) => (Some(status), (!expected(status)).then_some(UNEXPECTED_STATUS)),
+        Err(kind) => (None, Some(kind.row().reason)),
+    };
+    ProbeRecord { at, took: at.since(started), status, fault }
+}
+
+fn request(pool: &Pool, index: usize, params: &HealthParams) -> Result<http::Request<Empty<Bytes>>, ErrorKind> {
+    let request =
+        http::Request::get(params.path.as_str()).header(USER_AGENT, "tidegate-probe").header(CONNECTION, "close");
+    let request = match (pool.host(index), pool.endpoints.get(index)) {
+        (Some(host), _) => request.header(HOST, host),
+        (None, Some(endpoint)) => request.header(HOST, authority(endpoint.address())),
+        (None, None) => request,
+    };
+    request.body(Empty::new()).map_err(|_| ErrorKind::Internal("health_path_unusable"))
+}
+
+/// Sends the probe and reads its answer to the end; the status.
+async fn ask(stream: Stream, request: http::Request<Empty<Bytes>>) -> Result<u16, ErrorKind> {
+    let opened = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = opened.map_err(|error| fault::of_head(&error))?;
+    let answer = async move {
+        let response = sender.send_request(request).await.map_err(|error| fault::of_head(&error))?;
+        let (head, mut body) = response.into_parts();
+        let mut read = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| fault::of_body(&error))?;
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > BODY_BYTES {
+                return Err(ErrorKind::MalformedResponse);
+            }
+        }
+        Ok(head.status.as_u16())
+    };
+    // How the connection ends is told by the answer; all it has to do here is run.
+    let run = async move {
+        drop(connection.await);
+        std::future::pending().await
+    };
+    tokio::select! {
+        outcome = answer => outcome,
+        never = run => never,
+    }
+}
+
+/// A number to spread probes by; quality does not matter, being different in every process does.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
