@@ -50,6 +50,7 @@ pub mod body;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod listener;
 pub mod policy;
 pub mod store;
 pub mod transform;

@@ -1,0 +1,29 @@
+//! HTTP/1.0 and 1.1 (RFC 9112), strict: what two servers could read in two ways is refused by name.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `head` | where a request head ends, what it says |
+//! | `framing` | how long its body is |
+//! | `body` | the body out of the bytes that arrive |
+//! | `encode` | response heads and chunks |
+//! | `outbox` | bytes on their way out, gathered |
+//! | `wire` | one connection's bytes and deadlines |
+//! | `driver` | the loop over exchanges |
+//! | `tunnel` | what follows an upgrade |
+//!
+//! Absent on purpose: `h2c` upgrades, CONNECT, `Transfer-Encoding` other than `chunked`, HTTP/0.9.
+
+mod body;
+mod driver;
+mod encode;
+mod framing;
+mod head;
+mod outbox;
+mod tunnel;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub(super) use driver::serve;
+pub(super) use framing::look_alike;

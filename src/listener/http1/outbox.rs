@@ -1,0 +1,117 @@
+//! Bytes on their way to the client.
+//!
+//! Small writes (heads, chunk lines) are collected in front, large pieces queue behind without a copy, and one gathering
+//! write takes both: a head and its body leave in one system call, and in one TLS record where they fit.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+
+use crate::listener::transport::{borrow_buffer, return_buffer};
+
+/// Bytes collected before the body is not asked for more: two full TLS buffers, and enough for one large write.
+const FULL: usize = 128 * 1024;
+/// Pieces given to one gathering write.
+const SLICES: usize = 32;
+
+/// What waits to be written, in order: `front`, then `queue`.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    front: BytesMut,
+    queue: VecDeque<Bytes>,
+    queued: usize,
+    /// Something was written that the transport may still hold back (TLS does).
+    unflushed: bool,
+}
+
+impl Outbox {
+    /// Bytes not written yet.
+    pub(super) fn len(&self) -> usize {
+        self.front.len() + self.queued
+    }
+
+    /// True while another piece may be added.
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < FULL && self.queue.len() < SLICES - 1
+    }
+
+    /// Adds a large piece without copying it.
+    pub(super) fn push(&mut self, piece: Bytes) {
+        self.queued += piece.len();
+        self.queue.push_back(piece);
+    }
+
+    /// Adds what `write` appends.
+    pub(super) fn compose(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        if self.queue.is_empty() {
+            if self.front.capacity() == 0 {
+                self.front = borrow_buffer();
+            }
+            write(&mut self.front);
+        } else {
+            let mut small = BytesMut::new();
+            write(&mut small);
+            self.push(small.freeze());
+        }
+    }
+
+    /// Ready once everything is with the transport. `progress` is set when any byte moved.
+    pub(super) fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut S,
+        progress: &mut bool,
+    ) -> Poll<io::Result<()>> {
+        while self.len() > 0 {
+            let written = ready!(self.poll_write_some(cx, io))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *progress = true;
+            self.unflushed = true;
+            self.advance(written);
+        }
+        if self.unflushed {
+            ready!(Pin::new(io).poll_flush(cx))?;
+            self.unflushed = false;
+            return_buffer(&mut self.front);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_some<S: AsyncWrite + Unpin>(&self, cx: &mut Context<'_>, io: &mut S) -> Poll<io::Result<usize>> {
+        // One slice goes by the plain call: the runtime spares a short plain write its next, useless attempt.
+        match (self.front.is_empty(), self.queue.front()) {
+            (false, None) => return Pin::new(io).poll_write(cx, &self.front),
+            (true, Some(only)) if self.queue.len() == 1 => return Pin::new(io).poll_write(cx, only),
+            _ => {}
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let pieces = std::iter::once(&self.front[..]).chain(self.queue.iter().map(|piece| &piece[..]));
+        let mut used = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces.filter(|piece| !piece.is_empty())) {
+            *slice = IoSlice::new(piece);
+            used += 1;
+        }
+        Pin::new(io).poll_write_vectored(cx, slices.get(..used).unwrap_or_default())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        let from_front = written.min(self.front.len());
+        self.front.advance(from_front);
+        written -= from_front;
+        self.queued -= written;
+        while let Some(piece) = self.queue.front_mut() {
+            if written < piece.len() {
+                piece.advance(written);
+                return;
+            }
+            written -= piece.len();
+            self.queue.pop_front();
+        }
+    }
+}
