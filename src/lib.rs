@@ -51,6 +51,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod listener;
+pub mod observe;
 pub mod policy;
 pub mod store;
 pub mod transform;

@@ -1,0 +1,121 @@
+//! What a [`Status`] says, as gauges and counters.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::page::{Kind, Page};
+use crate::observe::status::{
+    ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, Reload, Status, StoreStatus,
+};
+
+pub(super) fn render(page: &mut Page, status: &Status) {
+    process(page, status);
+    configuration(page, status);
+    connections(page, &status.connections);
+    certificates(page, &status.listeners);
+    endpoints(page, &status.pools);
+    store(page, &status.store);
+}
+
+fn process(page: &mut Page, status: &Status) {
+    page.family("tidegate_build_info", Kind::Gauge, "Always 1; the version is a label.");
+    page.sample("", &[("version", status.version)], 1);
+    page.single(
+        "tidegate_start_time_seconds",
+        Kind::Gauge,
+        "When the process started, since the Unix epoch.",
+        epoch_seconds(status.started),
+    );
+    page.single("tidegate_draining", Kind::Gauge, "1 while a graceful stop is under way.", u8::from(status.draining));
+    page.single(
+        "tidegate_access_log_lines_dropped_total",
+        Kind::Counter,
+        "Access log lines lost: the queue was full, or writing failed.",
+        status.log_lines_dropped,
+    );
+}
+
+fn configuration(page: &mut Page, status: &Status) {
+    page.single("tidegate_config_generation", Kind::Gauge, "Number of the snapshot in force.", status.generation);
+    page.family("tidegate_worker_config_generation", Kind::Gauge, "Number of the snapshot each worker follows.");
+    for worker in &status.workers {
+        page.sample("", &[("worker", &worker.id.to_string())], worker.generation);
+    }
+    page.family("tidegate_config_reloads_total", Kind::Counter, "Reloads by result.");
+    page.sample("", &[("result", "ok")], status.reloads_ok);
+    page.sample("", &[("result", "failed")], status.reloads_failed);
+    if let Some(Reload { ok, at, .. }) = &status.last_reload {
+        let help = "1 when the last reload was published, 0 when it was refused.";
+        page.single("tidegate_config_last_reload_successful", Kind::Gauge, help, u8::from(*ok));
+        let help = "When the last reload was decided, since the Unix epoch.";
+        page.single("tidegate_config_last_reload_timestamp_seconds", Kind::Gauge, help, epoch_seconds(*at));
+    }
+}
+
+fn connections(page: &mut Page, connections: &ConnectionsStatus) {
+    page.single("tidegate_connections", Kind::Gauge, "Client connections open.", connections.active);
+    let help = "Client connections accepted, refused ones included.";
+    page.single("tidegate_connections_accepted_total", Kind::Counter, help, connections.accepted);
+    let mut by_reason = |name, help, counts: &BTreeMap<&'static str, u64>| {
+        page.family(name, Kind::Counter, help);
+        for (reason, count) in counts {
+            page.sample("", &[("reason", reason)], count);
+        }
+    };
+    by_reason("tidegate_connections_refused_total", "Client connections closed at once.", &connections.refused);
+    let help = "PROXY headers and TLS handshakes that failed.";
+    by_reason("tidegate_handshake_failures_total", help, &connections.handshake_failures);
+    let help = "Requests that could not be read.";
+    by_reason("tidegate_framing_faults_total", help, &connections.framing_faults);
+}
+
+/// By the first name of each certificate; of several for one name (RSA and ECDSA) the one that ends first.
+fn certificates(page: &mut Page, listeners: &[ListenerStatus]) {
+    let mut ends = BTreeMap::<(&str, &str), SystemTime>::new();
+    for listener in listeners {
+        for certificate in &listener.certificates {
+            let name = certificate.names.first().map_or("", String::as_str);
+            let end = ends.entry((&listener.name, name)).or_insert(certificate.expires);
+            *end = certificate.expires.min(*end);
+        }
+    }
+    let help = "End of a certificate's validity, since the Unix epoch.";
+    page.family("tidegate_certificate_expiry_timestamp_seconds", Kind::Gauge, help);
+    for ((listener, name), end) in ends {
+        page.sample("", &[("listener", listener), ("name", name)], epoch_seconds(end));
+    }
+}
+
+fn endpoints(page: &mut Page, pools: &[PoolStatus]) {
+    let mut family = |name, kind, help, value: fn(&EndpointStatus) -> u64| {
+        page.family(name, kind, help);
+        for (pool, endpoint) in pools.iter().flat_map(|pool| pool.endpoints.iter().map(move |each| (pool, each))) {
+            page.sample("", &[("pool", &pool.name), ("endpoint", &endpoint.address)], value(endpoint));
+        }
+    };
+    family("tidegate_endpoint_healthy", Kind::Gauge, "The verdict of the probes: 1 up, 0 down.", |e| e.healthy.into());
+    family("tidegate_endpoint_in_flight", Kind::Gauge, "Exchanges whose response has not ended.", |e| e.in_flight);
+    family("tidegate_endpoint_attempts_total", Kind::Counter, "Attempts made.", |e| e.requests);
+    family("tidegate_endpoint_failures_total", Kind::Counter, "Attempts that failed.", |e| e.failures);
+}
+
+fn store(page: &mut Page, store: &StoreStatus) {
+    page.single("tidegate_store_bytes", Kind::Gauge, "Bytes kept in the memory store.", store.bytes);
+    page.single("tidegate_store_size_bytes", Kind::Gauge, "Bytes the memory store may keep.", store.size);
+    page.single("tidegate_store_entries", Kind::Gauge, "Stored responses, children included.", store.entries);
+    page.single(
+        "tidegate_store_evictions_total",
+        Kind::Counter,
+        "Stored responses removed for want of room.",
+        store.evictions,
+    );
+    page.family("tidegate_store_policy_bytes", Kind::Gauge, "Bytes kept by each cache policy.");
+    for policy in &store.policies {
+        page.sample("", &[("policy", &policy.name)], policy.bytes);
+    }
+}
+
+/// Whole seconds since the Unix epoch; zero before it.
+fn epoch_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,289 @@
+//! The state of the process as plain values: what `app` gathers for `/status` and, at scrape time, for `/metrics`.
+//!
+//! Gathered on demand beside the workers; nothing here is kept up to date. Counters run since the start of the process,
+//! or since the thing they count was first configured.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::timestamp;
+
+/// Everything there is to see.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: &'static str,
+    /// When the process started.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub started: SystemTime,
+    /// Number of the snapshot in force.
+    pub generation: u64,
+    /// True from the moment a graceful stop began.
+    pub draining: bool,
+    /// How edits are noticed: `inotify` or `poll`.
+    pub watch: &'static str,
+    /// The last reload; `None` before the first.
+    pub last_reload: Option<Reload>,
+    /// Reloads that published a snapshot.
+    pub reloads_ok: u64,
+    /// Reloads that were refused.
+    pub reloads_failed: u64,
+    /// Access log lines lost.
+    pub log_lines_dropped: u64,
+    /// One per worker.
+    pub workers: Vec<WorkerStatus>,
+    /// Client connections, over all listeners.
+    pub connections: ConnectionsStatus,
+    /// In file order.
+    pub listeners: Vec<ListenerStatus>,
+    /// In file order.
+    pub pools: Vec<PoolStatus>,
+    /// The memory store.
+    pub store: StoreStatus,
+}
+
+/// One worker.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkerStatus {
+    /// Its number, from 0.
+    pub id: usize,
+    /// The snapshot it follows.
+    pub generation: u64,
+}
+
+/// How a reload went.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reload {
+    /// True when a snapshot was published (or nothing had changed).
+    pub ok: bool,
+    /// When it was decided.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub at: SystemTime,
+    /// Every fault found; empty when `ok`.
+    pub errors: Vec<Fault>,
+}
+
+/// One configuration fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// As the operator names it.
+    pub file: String,
+    /// From 1; `None` when the fault has no place in a file.
+    pub line: Option<usize>,
+    /// From 1.
+    pub column: Option<usize>,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    /// `FILE:LINE:COLUMN: MESSAGE`, as compilers do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        for place in [self.line, self.column].into_iter().flatten() {
+            write!(f, ":{place}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// What became of client connections.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ConnectionsStatus {
+    /// Open now.
+    pub active: u64,
+    /// Accepted so far, refused ones included.
+    pub accepted: u64,
+    /// Closed at once, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// PROXY headers and TLS handshakes that failed, by reason.
+    pub handshake_failures: BTreeMap<&'static str, u64>,
+    /// Requests that could not be read, by reason.
+    pub framing_faults: BTreeMap<&'static str, u64>,
+}
+
+/// One listener.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListenerStatus {
+    /// `name`
+    pub name: String,
+    /// The bound address.
+    pub address: String,
+    /// Certificates in use; empty on a plain listener.
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// One certificate of a listener.
+#[derive(Debug, Clone, Serialize)]
+pub struct CertificateStatus {
+    /// The names it is for.
+    pub names: Vec<String>,
+    /// End of its validity.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub expires: SystemTime,
+}
+
+/// One pool.
+#[derive(Debug, Clone, Serialize)]
+pub struct PoolStatus {
+    /// `name`
+    pub name: String,
+    /// True when certificates of its endpoints are not verified.
+    pub insecure: bool,
+    /// In file order.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint of a pool.
+#[derive(Debug, Clone, Serialize)]
+pub struct EndpointStatus {
+    /// As written in the configuration.
+    pub address: String,
+    /// `weight`
+    pub weight: u16,
+    /// `state`: `up`, `drain` or `down`.
+    pub state: &'static str,
+    /// The verdict of the probes; true before the first one and without probes.
+    pub healthy: bool,
+    /// `backup`
+    pub backup: bool,
+    /// Exchanges whose response has not ended.
+    pub in_flight: u64,
+    /// Attempts made.
+    pub requests: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// The latest probes, oldest first; bounded by whoever keeps them.
+    pub last_probes: Vec<ProbeStatus>,
+}
+
+/// One probe.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProbeStatus {
+    /// When its verdict came.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub at: SystemTime,
+    /// The verdict.
+    pub ok: bool,
+    /// Stable token of a failure, or the status that came.
+    pub detail: String,
+}
+
+/// The memory store.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StoreStatus {
+    /// Bytes kept.
+    pub bytes: u64,
+    /// `[store] size`
+    pub size: u64,
+    /// Stored responses, children included.
+    pub entries: u64,
+    /// Stored responses removed for want of room.
+    pub evictions: u64,
+    /// One per `[cache.NAME]`.
+    pub policies: Vec<StoreShare>,
+}
+
+/// What one cache policy keeps.
+#[derive(Debug, Clone, Serialize)]
+pub struct StoreShare {
+    /// NAME
+    pub name: String,
+    /// Bytes kept.
+    pub bytes: u64,
+    /// `max_bytes`; `None` = the whole store.
+    pub max_bytes: Option<u64>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A small farm with one thing of each kind.
+    pub(crate) fn sample() -> Status {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let certificate =
+            |expires| CertificateStatus { names: vec!["shop.example".into(), "*.shop.example".into()], expires };
+        Status {
+            version: "0.1.0",
+            started: at(1_795_416_015),
+            generation: 7,
+            draining: false,
+            watch: "inotify",
+            last_reload: Some(Reload {
+                ok: false,
+                at: at(1_795_416_099),
+                errors: vec![Fault {
+                    file: "conf.d/pools.toml".into(),
+                    line: Some(12),
+                    column: Some(9),
+                    message: "weight must be 0..=1000, got -1".into(),
+                }],
+            }),
+            reloads_ok: 6,
+            reloads_failed: 1,
+            log_lines_dropped: 3,
+            workers: vec![WorkerStatus { id: 0, generation: 7 }, WorkerStatus { id: 1, generation: 6 }],
+            connections: ConnectionsStatus {
+                active: 4,
+                accepted: 40,
+                refused: BTreeMap::from([("max_connections", 2)]),
+                handshake_failures: BTreeMap::from([("handshake_timeout", 1)]),
+                framing_faults: BTreeMap::new(),
+            },
+            listeners: vec![ListenerStatus {
+                name: "https".into(),
+                address: "0.0.0.0:8443".into(),
+                certificates: vec![certificate(at(1_900_000_000)), certificate(at(1_800_000_000))],
+            }],
+            pools: vec![PoolStatus {
+                name: "web".into(),
+                insecure: true,
+                endpoints: vec![EndpointStatus {
+                    address: "10.0.0.11:8080".into(),
+                    weight: 3,
+                    state: "up",
+                    healthy: false,
+                    backup: true,
+                    in_flight: 5,
+                    requests: 100,
+                    failures: 9,
+                    last_probes: vec![ProbeStatus { at: at(1_795_416_090), ok: false, detail: "503".into() }],
+                }],
+            }],
+            store: StoreStatus {
+                bytes: 1000,
+                size: 2000,
+                entries: 10,
+                evictions: 1,
+                policies: vec![
+                    StoreShare { name: "static".into(), bytes: 900, max_bytes: Some(1500) },
+                    StoreShare { name: "api".into(), bytes: 100, max_bytes: None },
+                ],
+            },
+        }
+    }
+
+    #[test]
+    fn a_fault_reads_like_a_compilers() {
+        let check = |line, column, expected: &str| {
+            let fault = Fault { file: "a.toml".into(), line, column, message: "bad".into() };
+            assert_eq!(fault.to_string(), expected);
+        };
+        check(Some(3), Some(4), "a.toml:3:4: bad");
+        check(None, None, "a.toml: bad");
+    }
+
+    #[test]
+    fn the_json_form_has_its_times_as_text() {
+        let json = serde_json::to_value(sample()).unwrap();
+        assert_eq!(json["started"], "2026-11-23T06:40:15.000Z");
+        assert_eq!(json["last_reload"]["errors"][0]["line"], 12);
+        assert_eq!(json["store"]["policies"][1]["max_bytes"], serde_json::Value::Null);
+        assert_eq!(json["listeners"][0]["certificates"][1]["expires"], "2027-01-15T08:00:00.000Z");
+    }
+}
