@@ -46,13 +46,18 @@
 //! 9. `unsafe_code` is denied for the whole crate.
 //! 10. Hostile input gets a named reason, never a panic.
 
+pub mod admin;
+pub mod app;
 pub mod body;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
 pub mod listener;
 pub mod observe;
+pub mod pipeline;
 pub mod policy;
+pub mod snapshot;
 pub mod store;
 pub mod transform;
 pub mod upstream;

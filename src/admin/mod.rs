@@ -1,0 +1,47 @@
+//! The admin listener: health, metrics, status and reload over HTTP/1, on a runtime of its own.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /healthz` | 200 while the process lives |
+//! | `GET /readyz` | 200 while exchanges are served, else 503 with the reason |
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /status` | JSON; `?format=text` for people |
+//! | `POST /reload` | 200 with the generation, or 422 with every fault |
+//!
+//! The address is TCP or a unix socket (mode 0600). With a token configured everything but the two health checks needs
+//! `Authorization: Bearer TOKEN`; the configuration refuses anything but loopback without one. A request that a browser
+//! sent from another site (it has an `Origin`) may not reload.
+
+mod listen;
+mod routes;
+mod text;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+pub use crate::observe::status::{self, Fault, Status};
+pub use listen::{Socket, bind, serve};
+pub use routes::router;
+
+/// What the admin listener shows and triggers; `app` implements it.
+pub trait View: Send + Sync + 'static {
+    /// The state of the process now. Called on the admin runtime; may take short locks.
+    fn status(&self) -> Status;
+
+    /// The Prometheus exposition.
+    fn metrics(&self) -> String;
+
+    /// Whether exchanges are served; otherwise why not, as a stable token (`starting`, `draining`).
+    ///
+    /// # Errors
+    /// The token.
+    fn ready(&self) -> Result<(), &'static str>;
+
+    /// The token in force (`admin.token_file`), looked up for each request so that a reload may change it.
+    fn token(&self) -> Option<Arc<str>>;
+
+    /// Reads, validates and publishes the configuration now: the generation in force afterwards, or every fault. The
+    /// reload itself goes on when the future is dropped.
+    fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>>;
+}

@@ -1,0 +1,121 @@
+//! A [`Status`] for people: one screen for a small farm, a line per thing.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
+use super::Status;
+use super::status::{ConnectionsStatus, EndpointStatus, ListenerStatus, Reload, StoreStatus};
+use crate::observe::timestamp::rfc3339;
+
+/// The whole status.
+pub(super) fn render(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write(status, &mut text);
+    text
+}
+
+fn write(status: &Status, out: &mut String) -> fmt::Result {
+    let state = if status.draining { "draining" } else { "running" };
+    writeln!(out, "tidegate {}, {state} since {}", status.version, rfc3339(status.started))?;
+    writeln!(out, "generation {}, watching by {}", status.generation, status.watch)?;
+    let behind = status.workers.iter().filter(|worker| worker.generation != status.generation).count();
+    writeln!(out, "workers {}, of which {behind} on an older generation", status.workers.len())?;
+    write_reloads(status, out)?;
+    if status.log_lines_dropped > 0 {
+        writeln!(out, "access log lines lost: {}", status.log_lines_dropped)?;
+    }
+
+    write_connections(&status.connections, out)?;
+    writeln!(out, "\nlisteners")?;
+    status.listeners.iter().try_for_each(|listener| write_listener(listener, out))?;
+    for pool in &status.pools {
+        let insecure = if pool.insecure { " (certificates NOT verified)" } else { "" };
+        writeln!(out, "\npool {}{insecure}", pool.name)?;
+        pool.endpoints.iter().try_for_each(|endpoint| write_endpoint(endpoint, out))?;
+    }
+    write_store(&status.store, out)
+}
+
+fn write_reloads(status: &Status, out: &mut String) -> fmt::Result {
+    writeln!(out, "reloads {} ok, {} failed", status.reloads_ok, status.reloads_failed)?;
+    let Some(Reload { ok, at, errors }) = &status.last_reload else { return Ok(()) };
+    writeln!(out, "last reload {} at {}", if *ok { "ok" } else { "FAILED" }, rfc3339(*at))?;
+    errors.iter().try_for_each(|fault| writeln!(out, "  {fault}"))
+}
+
+fn write_connections(connections: &ConnectionsStatus, out: &mut String) -> fmt::Result {
+    let total = |counts: &BTreeMap<&'static str, u64>| counts.values().sum::<u64>();
+    let ConnectionsStatus { active, accepted, refused, handshake_failures, framing_faults: _ } = connections;
+    let (refused, failures) = (total(refused), total(handshake_failures));
+    writeln!(out, "\nconnections {active} open, {accepted} accepted, {refused} refused, {failures} failed handshakes")
+}
+
+fn write_listener(listener: &ListenerStatus, out: &mut String) -> fmt::Result {
+    let ListenerStatus { name, address, certificates } = listener;
+    writeln!(out, "  {name:<16} {address}")?;
+    for certificate in certificates {
+        writeln!(out, "    certificate {}, until {}", certificate.names.join(" "), rfc3339(certificate.expires))?;
+    }
+    Ok(())
+}
+
+fn write_endpoint(endpoint: &EndpointStatus, out: &mut String) -> fmt::Result {
+    let EndpointStatus { address, weight, state, healthy, backup, in_flight, requests, failures, last_probes } =
+        endpoint;
+    let health = if *healthy { "healthy" } else { "FAILING" };
+    let backup = if *backup { ", backup" } else { "" };
+    write!(out, "  {address:<22} {state:<5} {health}, weight {weight}{backup}, {in_flight} in flight, ")?;
+    write!(out, "{requests} attempts, {failures} failures")?;
+    if let Some(probe) = last_probes.last() {
+        write!(out, ", last probe {} at {}", probe.detail, rfc3339(probe.at))?;
+    }
+    writeln!(out)
+}
+
+fn write_store(store: &StoreStatus, out: &mut String) -> fmt::Result {
+    let StoreStatus { bytes, size, entries, evictions, policies } = store;
+    writeln!(out, "\nstore {bytes} of {size} bytes, {entries} entries, {evictions} evicted")?;
+    for policy in policies {
+        match policy.max_bytes {
+            Some(max) => writeln!(out, "  {:<16} {} of {max} bytes", policy.name, policy.bytes)?,
+            None => writeln!(out, "  {:<16} {} bytes", policy.name, policy.bytes)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::status::tests::sample;
+
+    #[test]
+    fn one_screen_says_it_all() {
+        let expected = "\
+tidegate 0.1.0, running since 2026-11-23T06:40:15.000Z
+generation 7, watching by inotify
+workers 2, of which 1 on an older generation
+reloads 6 ok, 1 failed
+last reload FAILED at 2026-11-23T06:41:39.000Z
+  conf.d/pools.toml:12:9: weight must be 0..=1000, got -1
+access log lines lost: 3
+
+connections 4 open, 40 accepted, 2 refused, 1 failed handshakes
+
+listeners
+  https            0.0.0.0:8443
+    certificate shop.example *.shop.example, until 2030-03-17T17:46:40.000Z
+    certificate shop.example *.shop.example, until 2027-01-15T08:00:00.000Z
+
+pool web (certificates NOT verified)
+  10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
+last probe 503 at 2026-11-23T06:41:30.000Z
+
+store 1000 of 2000 bytes, 10 entries, 1 evicted
+  static           900 of 1500 bytes
+  api              100 bytes
+";
+        assert_eq!(render(&sample()), expected);
+    }
+}

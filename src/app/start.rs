@@ -1,0 +1,256 @@
+//! From a configuration file to a running process.
+//!
+//! The order matters: configuration (with all the files it names), state directory and lock, sockets, then the ordinary
+//! user, and only then threads, which inherit the user.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
+use super::listeners::{BindFault, Bound, Listeners};
+use super::reload::{Ledger, Reloading, access_log_fault};
+use super::state_dir::StateDir;
+use super::view::Overview;
+use super::workers::{Equipment, Workers};
+use super::{ReloadRequest, demo, privileges, random_seed};
+use crate::admin;
+use crate::clock::Clock;
+use crate::config::model::Config;
+use crate::listener::Gate;
+use crate::listener::tls::{TicketKeys, is_valid_at, self_signed};
+use crate::observe::{AccessLog, Metrics, ProcessLog};
+use crate::pipeline::Shared;
+use crate::policy::fields::Identity;
+use crate::policy::pool::Address;
+use crate::snapshot::build::{self, Parts};
+use crate::snapshot::reload::Reader;
+use crate::snapshot::{Current, Snapshot};
+use crate::store::Store;
+use crate::upstream::Probes;
+
+/// How often the store does its pending work.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// How many callers of `POST /reload` may wait.
+const RELOAD_QUEUE: usize = 16;
+
+/// A process that serves.
+pub(super) struct Started {
+    /// Probes, admin, demo origins; `supervise` runs on it too.
+    pub(super) side: Runtime,
+    /// Everything a reload touches.
+    pub(super) reloading: Reloading,
+    /// Reloads asked for by the admin listener.
+    pub(super) requests: mpsc::Receiver<ReloadRequest>,
+    /// The process's own messages.
+    pub(super) log: Arc<ProcessLog>,
+}
+
+/// Starts everything.
+///
+/// # Errors
+/// Words for the operator: every fault of the configuration, or what could not be started.
+pub(super) fn start(main: &Path) -> Result<Started, String> {
+    let clock = Clock::System;
+    let mut reader = Reader::new(main);
+    let read = reader.read();
+    let config = read.config.map_err(|faults| format!("{faults}{} is not served", main.display()))?;
+    let state = open_state(&config.server.state_dir)?;
+    let count = config.server.workers.unwrap_or_else(cores);
+    let mut listeners = Listeners::default();
+    let prepared = listeners.prepare(&config, count).map_err(|faults| bind_faults(&faults))?;
+    if let Some(user) = &config.server.user {
+        become_user(&user.name, &state)?;
+    }
+
+    let log = Arc::new(ProcessLog::start(&config.log.level).map_err(words("cannot start the process log"))?);
+    for warning in read.warnings.iter() {
+        tracing::warn!("{warning}");
+    }
+    let store = Store::new(config.store.size);
+    let parts = Parts {
+        store: store.clone(),
+        tickets: load_tickets(&state, &clock)?,
+        self_signed: Box::new({
+            let (state, clock) = (Arc::clone(&state), clock.clone());
+            move |names| kept_self_signed(&state, names, &clock)
+        }),
+    };
+    let snapshot = build::build(Arc::clone(&config), None, &parts, &clock).map_err(|faults| faults.to_string())?;
+    let snapshot = Arc::new(snapshot);
+    for warning in &snapshot.warnings {
+        tracing::warn!("{warning}");
+    }
+
+    let access_log = AccessLog::off();
+    access_log.configure(snapshot.access_log.clone()).map_err(|error| access_log_fault(&config, &error).to_string())?;
+    let side = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("side")
+        .enable_all()
+        .build()
+        .map_err(words("cannot start the side runtime"))?;
+    let current = Arc::new(Current::new(Arc::clone(&snapshot)));
+    let gate = Gate::new(config.server.max_connections);
+    let metrics = Metrics::new();
+    let shared = Arc::new(Shared {
+        current: Arc::clone(&current),
+        store: store.clone(),
+        access_log: access_log.clone(),
+        identity: Identity::new(random_seed()),
+        clock: clock.clone(),
+    });
+    let workers = Workers::start(count, &Equipment { shared, gate: Arc::clone(&gate), metrics: Arc::clone(&metrics) })
+        .map_err(words("cannot start the workers"))?;
+    let ledger = Arc::new(Ledger::new(&clock));
+    let mut probes = Probes::new(side.handle().clone());
+    if let Some(demo) = &config.demo {
+        side.block_on(demo::start(demo.origins, demo.port)).map_err(|error| {
+            let last = usize::from(demo.port) + demo.origins - 1;
+            format!("cannot start the demo origins on 127.0.0.1:{} to {last}: {error} (see demo.port)", demo.port)
+        })?;
+    }
+    probes.follow(&snapshot.pools);
+    for assignments in listeners.apply(prepared, &snapshot) {
+        workers.assign(assignments.into_iter());
+    }
+    side.spawn(housekeep(store.clone()));
+
+    let (ask, requests) = mpsc::channel(RELOAD_QUEUE);
+    let admin_socket = side
+        .block_on(admin::bind(&config.admin.address))
+        .map_err(|error| format!("cannot bind the admin listener on {}: {error}", config.admin.address))?;
+    announce(&config, &snapshot, listeners.bound(), admin_socket.address());
+    let view = Overview {
+        current: Arc::clone(&current),
+        store,
+        access_log: access_log.clone(),
+        gate: Arc::clone(&gate),
+        metrics,
+        generations: workers.generations(),
+        bound: Arc::clone(listeners.bound()),
+        ledger: Arc::clone(&ledger),
+        ask,
+    };
+    side.spawn(admin::serve(admin_socket, Arc::new(view)));
+    let reloading = Reloading {
+        reader,
+        parts,
+        current,
+        listeners,
+        workers,
+        probes,
+        gate,
+        ledger,
+        state,
+        access_log,
+        process_log: Arc::clone(&log),
+        clock,
+    };
+    Ok(Started { side, reloading, requests, log })
+}
+
+fn bind_faults(faults: &[BindFault]) -> String {
+    let line = |fault: &BindFault| format!("listener \"{}\": {}: {}", fault.listener, fault.address, fault.error);
+    faults.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Puts what was being done before what went wrong.
+fn words<E: std::fmt::Display>(doing: &'static str) -> impl FnOnce(E) -> String {
+    move |error| format!("{doing}: {error}")
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn open_state(path: &Path) -> Result<Arc<StateDir>, String> {
+    StateDir::open(path).map(Arc::new).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            format!("state_dir {} is in use by another instance", path.display())
+        }
+        _ => format!("state_dir {}: {error}", path.display()),
+    })
+}
+
+/// The file in `state_dir` that keeps ticket keys over a restart.
+pub(super) const TICKET_FILE: &str = "ticket-keys";
+
+/// The kept ticket keys, or fresh ones: without them clients only lose a resumption.
+fn load_tickets(state: &StateDir, clock: &Clock) -> Result<Arc<TicketKeys>, String> {
+    let kept = state.read(TICKET_FILE).ok().flatten().and_then(|bytes| TicketKeys::import(&bytes, clock.now()));
+    if let Some(kept) = kept {
+        return Ok(kept);
+    }
+    let fresh = TicketKeys::generate(clock.now()).map_err(words("no ticket keys"))?;
+    state.write(TICKET_FILE, &fresh.export()).map_err(words("cannot keep ticket keys in state_dir"))?;
+    Ok(fresh)
+}
+
+/// The self-signed certificate for `names` that `state_dir` keeps, made on first use and again before it expires.
+fn kept_self_signed(state: &StateDir, names: &[String], clock: &Clock) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+    let stem =
+        format!("self-signed-{}", names.join("_").replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_"));
+    let (cert, key) = (format!("{stem}.pem"), format!("{stem}.key"));
+    if let (Some(chain), Some(secret)) = (state.read(&cert)?, state.read(&key)?)
+        && is_valid_at(&chain, clock.now())
+    {
+        return Ok((chain, secret));
+    }
+    let (chain, secret) = self_signed(names, clock.now()).map_err(std::io::Error::other)?;
+    state.write(&key, secret.as_bytes())?;
+    state.write(&cert, chain.as_bytes())?;
+    Ok((chain.into_bytes(), secret.into_bytes()))
+}
+
+fn become_user(name: &str, state: &StateDir) -> Result<(), String> {
+    if !privileges::is_root() {
+        tracing::info!(user = name, "server.user is ignored: the process was not started as root");
+        return Ok(());
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").map_err(words("cannot read /etc/passwd"))?;
+    let user = privileges::find(&passwd, name).ok_or_else(|| format!("server.user: there is no user \"{name}\""))?;
+    state.give_to(user.uid, user.gid).map_err(words("cannot hand over state_dir"))?;
+    privileges::become_user(user).map_err(words("cannot change the user"))
+}
+
+/// Lets the store evict and account, so that no exchange has to.
+async fn housekeep(store: Store) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tick.tick().await;
+        store.housekeep();
+    }
+}
+
+/// Says where the process listens and, with the demo running, what is worth trying.
+#[expect(clippy::print_stderr, reason = "words for whoever started the process, whatever the log level")]
+fn announce(config: &Config, snapshot: &Snapshot, bound: &Bound, admin: &Address) {
+    let mut text = String::new();
+    let mut examples = Vec::new();
+    for listener in &snapshot.listeners {
+        let Some(address) = bound.of(listener) else { continue };
+        let scheme = if listener.settings.tls.is_some() { "https" } else { "http" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "listening on {scheme}://{address} (listener \"{}\")", listener.settings.name);
+        examples.push(format!("{scheme}://{address}"));
+    }
+    let (admin, ask_admin) = match admin {
+        Address::Unix(path) => (admin.to_string(), format!("--unix-socket {} 'http://admin", path.display())),
+        tcp => (format!("http://{tcp}"), format!("'http://{tcp}")),
+    };
+    let _ = writeln!(text, "admin on {admin}");
+    if config.demo.is_some() {
+        let https = examples.iter().find(|url| url.starts_with("https")).or(examples.first());
+        let base = https.map_or("http://127.0.0.1:8080", String::as_str);
+        let _ = writeln!(
+            text,
+            "\ntry:\n  curl -ki {base}/\n  curl -sk --compressed -o /dev/null -w 'HTTP/%{{http_version}}, %{{size_download}} bytes\\n' {base}/tide-tables.txt\n  curl -s {ask_admin}/status?format=text'"
+        );
+    }
+    eprint!("{text}");
+}

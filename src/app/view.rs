@@ -1,0 +1,163 @@
+//! The state of the process as the admin listener shows it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ReloadRequest;
+use super::listeners::Bound;
+use super::reload::Ledger;
+use crate::admin::status::{
+    CertificateStatus, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, ProbeStatus, Status, StoreShare,
+    StoreStatus, WorkerStatus,
+};
+use crate::admin::{Fault, View};
+use crate::listener::Gate;
+use crate::observe::{AccessLog, Metrics};
+use crate::policy::balance::AdminState;
+use crate::snapshot::{Current, Listener};
+use crate::store::Store;
+use crate::upstream::{Pool, ProbeRecord};
+
+/// Everything the admin listener reads.
+pub(super) struct Overview {
+    pub(super) current: Arc<Current>,
+    pub(super) store: Store,
+    pub(super) access_log: AccessLog,
+    pub(super) gate: Arc<Gate>,
+    pub(super) metrics: Arc<Metrics>,
+    /// The generation each worker follows.
+    pub(super) generations: Vec<Arc<AtomicU64>>,
+    pub(super) bound: Arc<Bound>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) ask: mpsc::Sender<ReloadRequest>,
+}
+
+impl View for Overview {
+    fn status(&self) -> Status {
+        let snapshot = self.current.load();
+        let ledger = self.ledger.read();
+        let counters = self.gate.counters();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            started: ledger.started,
+            generation: snapshot.generation,
+            draining: ledger.draining,
+            watch: ledger.watch,
+            last_reload: ledger.last,
+            reloads_ok: ledger.succeeded,
+            reloads_failed: ledger.failed,
+            log_lines_dropped: self.access_log.dropped(),
+            workers: self.workers(),
+            connections: ConnectionsStatus {
+                active: self.gate.active() as u64,
+                accepted: counters.accepted.load(Ordering::Relaxed),
+                refused: counters.refused.read(),
+                handshake_failures: counters.handshake_failures.read(),
+                framing_faults: counters.framing_faults.read(),
+            },
+            listeners: snapshot.listeners.iter().map(|listener| self.listener(listener)).collect(),
+            pools: snapshot.pools.iter().map(|pool| pool_status(pool)).collect(),
+            store: self.store(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render(&self.status())
+    }
+
+    fn ready(&self) -> Result<(), &'static str> {
+        if self.ledger.read().draining { Err("draining") } else { Ok(()) }
+    }
+
+    fn token(&self) -> Option<Arc<str>> {
+        self.current.load().config.admin.token.as_deref().map(Arc::from)
+    }
+
+    fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {
+        let ask = self.ask.clone();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            let gone = |_| vec![Fault { file: String::new(), line: None, column: None, message: "stopping".into() }];
+            ask.send(reply).await.map_err(|_| gone(()))?;
+            answer.await.map_err(|_| gone(()))?
+        }
+        .boxed()
+    }
+}
+
+impl Overview {
+    fn workers(&self) -> Vec<WorkerStatus> {
+        let generations = self.generations.iter().enumerate();
+        generations
+            .map(|(id, generation)| WorkerStatus { id, generation: generation.load(Ordering::Relaxed) })
+            .collect()
+    }
+
+    fn listener(&self, listener: &Listener) -> ListenerStatus {
+        let certificates = listener.settings.tls.iter().flat_map(|tls| tls.certificates());
+        ListenerStatus {
+            name: listener.settings.name.to_string(),
+            address: self.bound.of(listener).unwrap_or(listener.address).to_string(),
+            certificates: certificates
+                .map(|certificate| CertificateStatus {
+                    names: certificate.names.clone(),
+                    expires: certificate.not_after,
+                })
+                .collect(),
+        }
+    }
+
+    fn store(&self) -> StoreStatus {
+        let stats = self.store.stats();
+        StoreStatus {
+            bytes: stats.used,
+            size: stats.size,
+            entries: stats.entries,
+            evictions: stats.evictions,
+            policies: stats
+                .shares
+                .into_iter()
+                .map(|share| StoreShare { name: share.name.into(), bytes: share.used, max_bytes: share.limit })
+                .collect(),
+        }
+    }
+}
+
+fn pool_status(pool: &Pool) -> PoolStatus {
+    let endpoints = pool.params.endpoints.iter().zip(&pool.endpoints).map(|(params, live)| {
+        let counters = live.counters();
+        EndpointStatus {
+            address: params.address.to_string(),
+            weight: params.weight,
+            state: match params.state {
+                AdminState::Up => "up",
+                AdminState::Drain => "drain",
+                AdminState::Down => "down",
+            },
+            healthy: live.healthy(),
+            backup: params.backup,
+            in_flight: u64::from(live.in_flight()),
+            requests: counters.requests,
+            failures: counters.failures.iter().map(|(_, count)| count).sum(),
+            last_probes: live.probes().iter().map(probe_status).collect(),
+        }
+    });
+    PoolStatus {
+        name: pool.params.name.clone(),
+        insecure: pool.tls.as_ref().is_some_and(|tls| tls.spec().insecure),
+        endpoints: endpoints.collect(),
+    }
+}
+
+fn probe_status(probe: &ProbeRecord) -> ProbeStatus {
+    let status = probe.status.map(|status| status.to_string());
+    ProbeStatus {
+        at: probe.at.wall,
+        ok: probe.fault.is_none(),
+        detail: probe.fault.map(str::to_owned).or(status).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,251 @@
+//! The content coding a client gets, and the answer to its conditions.
+//!
+//! A stored response is coded once per coding: the first client that wants it starts the making, everybody who comes
+//! meanwhile reads along, everybody after that gets the finished child. A response that is not stored is coded in its
+//! own stream.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{AGE, ETAG};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::context::Exchange;
+use super::fill;
+use super::rewrite;
+use super::worker::Worker;
+use crate::body::{Body, Filtered, Response, SpoolReader};
+use crate::error::Stage;
+use crate::policy::cache::validation::{self, ConditionFacts};
+use crate::policy::encoding::{self, Coding, CompressParams, EncodeFacts};
+use crate::policy::mend;
+use crate::policy::validators::{self, Derivation};
+use crate::snapshot::Route;
+use crate::store::{Base, Child, ChildKind, Filling, Head, Joined, Life, MakeLead, Outcome};
+use crate::transform::coding::{DECODED_MAX, Decoder, Encoder, fast_level};
+
+/// The response that the stages to the left settled on.
+pub(super) enum Selected {
+    /// Not stored: the origin's answer to the client's own request.
+    Passing(Response),
+    /// Not stored: the origin's answer to a request made for the store, which asked for its own choice of codings.
+    Alone(Response),
+    /// Stored.
+    Stored(Arc<Base>),
+    /// On its way into the store, with a reader that was taken while the beginning was still there.
+    Filling(Arc<Filling>, SpoolReader),
+}
+
+/// Gives the client the coding it asked for, or a 304.
+pub(super) async fn run(exchange: &Exchange, route: &Route, selected: Selected) -> Response {
+    let compress = route.compress.as_deref();
+    let limit = route.cache.as_ref().map_or(0, |policy| policy.params.max_object);
+    match selected {
+        Selected::Passing(response) => passing(exchange, route, response),
+        Selected::Alone(response) => {
+            let plan = Plan::of_response(exchange, compress, &response);
+            code(&exchange.head.method, plan, response)
+        }
+        Selected::Stored(base) => {
+            let length = Some(base.body().remaining());
+            let kept = Kept { head: base.head(), life: base.life(), length, limit };
+            kept.answer(exchange, compress, Body::Stored(base.body().clone())).await
+        }
+        Selected::Filling(filling, reader) => {
+            let kept = Kept { head: filling.head(), life: filling.life(), length: None, limit };
+            kept.answer(exchange, compress, Body::Spool(reader)).await
+        }
+    }
+}
+
+/// What is to be done to a body that has (or has not) a coding, for one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Plan {
+    /// Take this coding off.
+    decode: Option<Coding>,
+    /// Put this one on.
+    encode: Option<Coding>,
+    /// The answer depends on `Accept-Encoding`, whatever this client gets.
+    varies: bool,
+}
+
+impl Plan {
+    /// Asks the policy. `own` is the coding the body has.
+    fn of(request: &HeaderMap, facts: &EncodeFacts<'_>, compress: Option<&CompressParams>) -> Self {
+        let own = mend::only_coding(facts.headers).filter(|_| encoding::is_whole(facts).is_ok());
+        let offered = compress.filter(|params| match own {
+            Some(_) => encoding::worth_recoding(facts, params).is_ok(),
+            None => encoding::worth_encoding(facts, params).is_ok(),
+        });
+        let offered = offered.map_or(&[][..], |params| &params.codings);
+        match own {
+            None if offered.is_empty() => Self { decode: None, encode: None, varies: false },
+            None => Self { decode: None, encode: encoding::negotiate(request, offered).ok(), varies: true },
+            Some(own) => {
+                let choice = encoding::negotiate(request, &[&[own], offered].concat()).ok();
+                let as_it_is = choice == Some(own);
+                Self { decode: (!as_it_is).then_some(own), encode: choice.filter(|_| !as_it_is), varies: true }
+            }
+        }
+    }
+
+    /// The same for a response that is not stored.
+    fn of_response(exchange: &Exchange, compress: Option<&CompressParams>, response: &Response) -> Self {
+        let length = response.body.exact_len().filter(|_| exchange.head.method != Method::HEAD);
+        let length = length.or(response.content_length);
+        let facts = EncodeFacts { status: response.status, headers: &response.headers, length };
+        Self::of(&exchange.head.headers, &facts, compress)
+    }
+
+    fn changes(self) -> bool {
+        self.decode.is_some() || self.encode.is_some()
+    }
+
+    /// How the changed bytes are named. The rules are in the stored tag already.
+    fn derivation(self) -> Derivation {
+        Derivation { coding: self.encode, level: self.encode.map_or(0, fast_level), rules: 0 }
+    }
+
+    fn kind(self) -> ChildKind {
+        ChildKind { coding: self.encode, level: self.encode.map_or(0, fast_level), rules: 0 }
+    }
+
+    /// Puts a body through what is planned.
+    fn apply(self, mut body: Body) -> Body {
+        if let Some(coding) = self.decode {
+            body = Body::stream(Filtered::new(body, Decoder::new(coding, DECODED_MAX), Stage::Encode));
+        }
+        if let Some(coding) = self.encode {
+            body = Body::stream(Filtered::new(body, Encoder::new(coding, fast_level(coding)), Stage::Encode));
+        }
+        body
+    }
+
+    /// Makes the fields fit.
+    fn mend(self, headers: &mut HeaderMap) {
+        if self.changes() {
+            mend::recoded(headers, self.derivation());
+        }
+        if self.varies {
+            mend::varies_by_coding(headers);
+        }
+    }
+}
+
+/// A response that is not stored.
+fn passing(exchange: &Exchange, route: &Route, mut response: Response) -> Response {
+    let request = &exchange.head.headers;
+    if response.status == StatusCode::NOT_MODIFIED
+        && let Some(tag) = validators::known_to_client(request, &response.headers, rewrite::rules(route))
+    {
+        response.headers.insert(ETAG, tag);
+        mend::varies_by_coding(&mut response.headers);
+    }
+    let mut plan = Plan::of_response(exchange, route.compress.as_deref(), &response);
+    // What the origin coded for this very client is not taken off again.
+    if plan.decode.is_some() {
+        plan = Plan { decode: None, encode: None, ..plan };
+    }
+    code(&exchange.head.method, plan, response)
+}
+
+/// Does to a response what is planned.
+fn code(method: &Method, plan: Plan, mut response: Response) -> Response {
+    plan.mend(&mut response.headers);
+    if plan.changes() {
+        response.content_length = None;
+        if *method != Method::HEAD {
+            response.body = plan.apply(response.body);
+        }
+    }
+    response
+}
+
+/// A response of the store, complete or growing.
+struct Kept<'a> {
+    head: &'a Head,
+    life: &'a Arc<Life>,
+    /// `None` while it grows.
+    length: Option<u64>,
+    /// `max_object`, which holds for children as well: the base may outgrow it yet.
+    limit: u64,
+}
+
+impl Kept<'_> {
+    async fn answer(&self, exchange: &Exchange, compress: Option<&CompressParams>, source: Body) -> Response {
+        let Head { status, headers, terms, .. } = self.head;
+        let length = self.length.or_else(|| announced(headers));
+        let facts = EncodeFacts { status: *status, headers, length };
+        let plan = Plan::of(&exchange.head.headers, &facts, compress);
+        let mut response = Response::new(*status, Body::Empty);
+        response.headers = headers.clone();
+        plan.mend(&mut response.headers);
+        if self.is_from_cache(exchange) {
+            response.headers.insert(AGE, HeaderValue::from(terms.freshness.age(exchange.worker.now()).as_secs()));
+        }
+        let conditions =
+            ConditionFacts { status: *status, headers: &response.headers, received: terms.freshness.received.wall };
+        if validation::is_not_modified(&exchange.head.headers, &conditions) {
+            validation::strip_for_not_modified(&mut response.headers);
+            response.status = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        if exchange.head.method == Method::HEAD {
+            response.content_length = length.filter(|_| !plan.changes());
+            return response;
+        }
+        response.body = if plan.changes() { self.child(&exchange.worker, plan, source).await } else { source };
+        response
+    }
+
+    /// False for the client whose request fetched it: to that one it is the origin's answer, which says its own `Age`
+    /// where it has one (RFC 9111 §5.1).
+    fn is_from_cache(&self, exchange: &Exchange) -> bool {
+        self.length.is_some() || exchange.cache.as_ref().is_some_and(|cache| cache.collapsed)
+    }
+
+    /// The body in another coding: made already, being made, or made now.
+    async fn child(&self, worker: &Rc<Worker>, plan: Plan, source: Body) -> Body {
+        let store = &worker.shared.store;
+        if let Some(child) = store.child(self.life, plan.kind()) {
+            return ready(&child);
+        }
+        match store.join_child(self.life, plan.kind()) {
+            Joined::Leader(lead) => match store.child(self.life, plan.kind()) {
+                Some(child) => ready(&child),
+                None => self.make(worker, lead, plan, source),
+            },
+            Joined::Follower(handle) => match handle.outcome().await {
+                Outcome::Shared(making) => match making.reader() {
+                    Some(reader) => Body::Spool(reader),
+                    None => plan.apply(source),
+                },
+                Outcome::Released(_) | Outcome::Failed(_) | Outcome::LeaderGone => plan.apply(source),
+            },
+        }
+    }
+
+    /// Starts making the child, in a task that outlives this client, and follows it like everybody else.
+    fn make(&self, worker: &Rc<Worker>, lead: MakeLead, plan: Plan, source: Body) -> Body {
+        match worker.shared.store.begin_child(lead, self.life, HeaderMap::new(), self.limit) {
+            Ok(making) => {
+                let Some(reader) = making.filling().reader() else { return plan.apply(source) };
+                tokio::task::spawn_local(fill::pump(making, plan.apply(source), || true, |_| ()));
+                Body::Spool(reader)
+            }
+            Err((lead, reason)) => {
+                lead.release(reason.token());
+                plan.apply(source)
+            }
+        }
+    }
+}
+
+fn ready(child: &Child) -> Body {
+    Body::Stored(child.body().clone())
+}
+
+/// `Content-Length` of a response that is still arriving.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,242 @@
+//! The fetch behind a miss: a task of its own on the worker that began it.
+//!
+//! It outlives the client that caused it: that client, like every other one that waits, only reads what the fetch writes.
+//! It reports once, when the response head has been judged; then it pumps the body into the store.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{ACCEPT_ENCODING, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+use tokio::sync::oneshot;
+
+use super::context::Trace;
+use super::fill;
+use super::forward::{self, Order, Reply};
+use super::lookup::rules;
+use super::rewrite;
+use super::worker::Worker;
+use crate::body::{Response, SpoolReader};
+use crate::error::{ErrorKind, ProxyError, Stage};
+use crate::policy::cache::key::CacheKey;
+use crate::policy::cache::storing::{self, NotStored, Storable};
+use crate::policy::cache::vary::Selecting;
+use crate::policy::cache::{RequestFacts, ResponseFacts, validation};
+use crate::snapshot::{CachePolicy, Route};
+use crate::store::{Base, FetchLead, Fetched, Filling, Head, NotKept};
+
+/// A fresh spool always has its beginning.
+const FILL_WITHOUT_READER: ErrorKind = ErrorKind::Internal("fill_without_reader");
+
+/// One fetch to be made.
+pub(super) struct Job {
+    pub(super) worker: Rc<Worker>,
+    pub(super) route: Arc<Route>,
+    pub(super) policy: Arc<CachePolicy>,
+    /// What goes to the farm, before conditions are put on it.
+    pub(super) order: Order,
+    /// The duty towards everybody who waits.
+    pub(super) lead: FetchLead,
+    pub(super) key: CacheKey,
+    /// Normalised, client-facing.
+    pub(super) path: Box<str>,
+    /// The client's fields, cookies stripped: what `Vary` selects by.
+    pub(super) request: HeaderMap,
+    /// The stored response to be validated.
+    pub(super) validating: Option<Arc<Base>>,
+}
+
+/// What the client that caused the fetch learns when the head is there.
+pub(super) struct Report {
+    pub(super) landed: Result<Landed, ProxyError>,
+    pub(super) trace: Trace,
+    /// The origin's status, where it is not the one of `landed`.
+    pub(super) forwarded_status: Option<StatusCode>,
+    /// The answer is being kept.
+    pub(super) stored: bool,
+    /// Why it is not.
+    pub(super) detail: Option<&'static str>,
+}
+
+/// What the fetch brought.
+pub(super) enum Landed {
+    /// A response on its way into the store, with a reader from its first byte.
+    Filling(Arc<Filling>, SpoolReader),
+    /// The stored response, confirmed.
+    Validated(Arc<Base>),
+    /// A response for this client alone.
+    Alone(Response),
+}
+
+/// Starts the fetch; the receiver gets its report.
+pub(super) fn start(job: Job) -> oneshot::Receiver<Report> {
+    let (report, receiver) = oneshot::channel();
+    tokio::task::spawn_local(run(job, report));
+    receiver
+}
+
+/// The fixed `Accept-Encoding` of a fetch for the store. What is rewritten or coded here should come as it is; otherwise
+/// one coding that every client of the last twenty years can read, decoded here for those that cannot.
+fn accept_encoding(route: &Route) -> HeaderValue {
+    let plain = route.rewrite.is_some() || route.compress.is_some();
+    HeaderValue::from_static(if plain { "identity" } else { "gzip" })
+}
+
+async fn run(job: Job, report: oneshot::Sender<Report>) {
+    let Job { worker, route, policy, order, lead, key, path, request, validating } = job;
+    let mut trace = Trace::default();
+    let answer = ask(&worker, &route, order, validating, &mut trace).await;
+    let judge = Judge { worker: &worker, route: &route, policy: &policy, path: &path, request: &request };
+    match answer {
+        Ok(Answer::Confirmed(base, reply)) => {
+            let (base, kept) = judge.freshen(&base, &reply, &key);
+            // Followers wait for this very answer; nobody may join it later.
+            drop(lead.share(Fetched::Validated(Arc::clone(&base))));
+            tell(report, Ok(Landed::Validated(base)), trace, Some(StatusCode::NOT_MODIFIED), kept);
+        }
+        Ok(Answer::New(reply)) => judge.take_in(reply, lead, key, report, trace).await,
+        Err(error) => {
+            lead.fail(error);
+            tell(report, Err(error), trace, None, Err("fetch_failed"));
+        }
+    }
+}
+
+/// What the origin said.
+enum Answer {
+    /// What is stored still holds; the reply is a 304.
+    Confirmed(Arc<Base>, Reply),
+    /// A response of its own.
+    New(Reply),
+}
+
+/// Asks the origin for the response, or whether the stored one still holds (RFC 9111 §4.3.1).
+async fn ask(
+    worker: &Rc<Worker>,
+    route: &Route,
+    mut order: Order,
+    validating: Option<Arc<Base>>,
+    trace: &mut Trace,
+) -> Result<Answer, ProxyError> {
+    order.request.headers.insert(ACCEPT_ENCODING, accept_encoding(route));
+    validation::clear(&mut order.request.headers);
+    let Some(base) = validating else { return forward::send(worker, order, trace).await.map(Answer::New) };
+    let unconditional = order.repeat();
+    validation::ask(&mut order.request.headers, base.head().view());
+    let reply = forward::send(worker, order, trace).await?;
+    if reply.response.status != StatusCode::NOT_MODIFIED {
+        return Ok(Answer::New(reply));
+    }
+    if validation::confirms(&reply.response.headers, base.head().view()) {
+        return Ok(Answer::Confirmed(base, reply));
+    }
+    // A 304 about something we do not have is no answer (RFC 9111 §4.3.3).
+    forward::send(worker, unconditional, trace).await.map(Answer::New)
+}
+
+fn tell(
+    report: oneshot::Sender<Report>,
+    landed: Result<Landed, ProxyError>,
+    trace: Trace,
+    forwarded_status: Option<StatusCode>,
+    kept: Result<(), &'static str>,
+) {
+    let told = Report { landed, trace, forwarded_status, stored: kept.is_ok(), detail: kept.err() };
+    // The client that caused the fetch may have gone; the fetch is for everybody.
+    let _gone = report.send(told);
+}
+
+/// Asks `policy::cache` about a response.
+struct Judge<'a> {
+    worker: &'a Worker,
+    route: &'a Route,
+    policy: &'a CachePolicy,
+    path: &'a str,
+    request: &'a HeaderMap,
+}
+
+impl Judge<'_> {
+    fn may_store(&self, status: StatusCode, headers: &HeaderMap, reply: &Reply) -> Result<Storable, NotStored> {
+        let request = RequestFacts { method: &Method::GET, path: self.path, headers: self.request, has_body: false };
+        let response = ResponseFacts { status, headers, sent: reply.sent, received: reply.received };
+        storing::decide(&request, &response, &self.policy.params)
+    }
+
+    fn head(&self, status: StatusCode, headers: HeaderMap, storable: &Storable) -> Head {
+        let selecting = Selecting::new(&storable.vary, self.request);
+        Head { status, headers, terms: storable.terms, selecting, rules: rules(self.route) }
+    }
+
+    /// Puts the head of a 304 on the stored response. What the origin does not allow to be stored any more still answers
+    /// those who asked, and goes.
+    fn freshen(&self, base: &Arc<Base>, reply: &Reply, key: &CacheKey) -> (Arc<Base>, Result<(), &'static str>) {
+        let stored = base.head();
+        let headers = validation::freshen(stored.view(), &reply.response.headers, reply.received);
+        let store = &self.worker.shared.store;
+        match self.may_store(stored.status, &headers, reply) {
+            Ok(storable) => {
+                let head = self.head(stored.status, headers, &storable);
+                match store.freshen(base, head) {
+                    Some(fresh) => (fresh, Ok(())),
+                    None => (Arc::clone(base), Err("gone")),
+                }
+            }
+            Err(reason) => {
+                store.invalidate(key.uri);
+                (Arc::clone(base), Err(reason.token()))
+            }
+        }
+    }
+
+    /// Stores the response, or hands it to the one client it is for.
+    async fn take_in(
+        &self,
+        reply: Reply,
+        lead: FetchLead,
+        key: CacheKey,
+        report: oneshot::Sender<Report>,
+        trace: Trace,
+    ) {
+        let store = &self.worker.shared.store;
+        let verdict = self.may_store(reply.response.status, &reply.response.headers, &reply);
+        let rewritten = rewrite::run(self.route, &Method::GET, reply.response);
+        let alone = |lead: FetchLead, reason: &'static str, response, report| {
+            lead.release(reason);
+            tell(report, Ok(Landed::Alone(response)), trace.clone(), None, Err(reason));
+        };
+        let storable = match verdict {
+            Ok(storable) => storable,
+            Err(reason) => {
+                if reason.is_lasting() {
+                    store.remember_refusal(key.hash, reason.token(), reply.received);
+                }
+                return alone(lead, reason.token(), rewritten.response, report);
+            }
+        };
+        let Response { status, headers, body, .. } = rewritten.response;
+        let head = self.head(status, headers, &storable);
+        let bounds = (body.exact_len(), self.policy.params.max_object);
+        let primary = key.hash;
+        match store.begin(lead, key, &self.policy.share, head.clone(), bounds) {
+            Ok(fill) => {
+                let filling = Arc::clone(fill.filling());
+                // Taken before a byte is written: once the body outgrows its bound, the beginning goes.
+                let reader = filling.reader().ok_or_else(|| ProxyError::new(FILL_WITHOUT_READER, Stage::Fill));
+                tell(report, reader.map(|reader| Landed::Filling(filling, reader)), trace, None, Ok(()));
+                let faultless = || rewritten.failure.get().is_none();
+                let refused = |reason: NotKept| {
+                    // The next one will most likely outgrow its bound as well: it need not be held for anybody.
+                    if reason == NotKept::TooLarge {
+                        store.remember_refusal(primary, reason.token(), self.worker.now());
+                    }
+                };
+                fill::pump(fill, body, faultless, refused).await;
+            }
+            Err((lead, reason)) => {
+                let mut response = Response::new(head.status, body);
+                response.headers = head.headers;
+                alone(lead, reason.token(), response, report);
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! To the farm: pick an endpoint, send, retry what may be sent again.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, HOST, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::context::{Exchange, Trace};
+use super::lookup;
+use super::rewrite;
+use super::worker::Worker;
+use crate::body::{Body, Interim, Response};
+use crate::clock::Now;
+use crate::error::{ErrorKind, ProxyError, Stage};
+use crate::observe::{Attempt, Phases};
+use crate::policy::balance::NoEndpoint;
+use crate::policy::fields;
+use crate::policy::retry::{self, Again, Failure, RetryFacts};
+use crate::policy::route::pick_split;
+use crate::policy::validators;
+use crate::snapshot::{Action, Route};
+use crate::upstream::{Answer, OutRequest, Pool, Timings};
+
+/// A request ready for the farm.
+pub(super) struct Order {
+    /// Where to.
+    pub(super) pool: Arc<Pool>,
+    /// As the origin is to see it.
+    pub(super) request: OutRequest,
+}
+
+impl Order {
+    /// The same order once more. Orders for the cache have no body.
+    pub(super) fn repeat(&self) -> Self {
+        Self { pool: Arc::clone(&self.pool), request: repeat(&self.request) }
+    }
+}
+
+/// A copy of a request without a body.
+fn repeat(request: &OutRequest) -> OutRequest {
+    OutRequest {
+        method: request.method.clone(),
+        target: request.target.clone(),
+        headers: request.headers.clone(),
+        body: Body::Empty,
+        interim: request.interim.clone(),
+        upgrade: request.upgrade,
+    }
+}
+
+/// What came back.
+pub(super) struct Reply {
+    /// Hop-by-hop fields removed, `Via` added; nothing else is changed.
+    pub(super) response: Response,
+    /// When the last attempt began (RFC 9111 §4.2.3 `request_time`).
+    pub(super) sent: Now,
+    /// When the head arrived (`response_time`).
+    pub(super) received: Now,
+}
+
+/// Forwards the client's own request, body and all.
+///
+/// # Errors
+/// Every upstream kind, and the client's own failures while its body was being sent.
+pub(super) async fn run(exchange: &mut Exchange, route: &Route) -> Result<Reply, ProxyError> {
+    let mut order = order(exchange, route, false)?;
+    order.request.body = std::mem::take(&mut exchange.body);
+    if route.rewrite.is_some() {
+        // What is going to be parsed should not have to be decoded first.
+        order.request.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    let worker = Rc::clone(&exchange.worker);
+    send(&worker, order, &mut exchange.trace).await
+}
+
+/// The request head as the origin is to see it. With `for_cache` it says nothing about the client that happens to ask.
+///
+/// # Errors
+/// `BadRequest` when the route's path edits leave no path.
+pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Result<Order, ProxyError> {
+    let split = match &route.action {
+        Action::Forward(split) => &split[..],
+        Action::Redirect(..) | Action::Respond(..) => &[],
+    };
+    let pool = pick_pool(split, exchange.worker.random());
+    let pool = pool.ok_or_else(|| ProxyError::new(ErrorKind::Internal("route_without_pool"), Stage::Forward))?;
+    let target = route.request.apply(&exchange.uri);
+    let target = target.map_err(|fault| ProxyError::new(ErrorKind::BadRequest(fault.token()), Stage::Forward))?;
+    let upgrade = exchange.head.upgrade.as_deref().filter(|protocol| !for_cache && fields::may_upgrade(protocol));
+    let mut headers = exchange.head.headers.clone();
+    name_host(&mut headers, exchange);
+    if !for_cache {
+        // Tags that were derived here mean nothing to the origin.
+        validators::translate(&mut headers, rewrite::rules(route));
+    }
+    fields::forward_request(
+        &mut headers,
+        &fields::RequestFacts {
+            version: exchange.head.version,
+            https: exchange.peer.tls.is_some(),
+            port: exchange.peer.local.port(),
+            peer: (!for_cache).then(|| exchange.peer.client.ip()),
+            trusted: exchange.peer.trusted,
+            upgrade,
+            request_id: exchange.request_id.clone(),
+        },
+        &exchange.worker.shared.identity,
+    );
+    route.request.fields.apply(&mut headers);
+    let request = OutRequest {
+        method: exchange.head.method.clone(),
+        target: Bytes::copy_from_slice(target.as_str().as_bytes()),
+        upgrade: upgrade.is_some(),
+        headers,
+        body: Body::Empty,
+        interim: if for_cache { Interim::default() } else { exchange.head.interim.clone() },
+    };
+    Ok(Order { pool: Arc::clone(pool), request })
+}
+
+/// Makes `Host` the one form that routing and the cache key saw. `A.example:80` and `a.example.` share a stored response
+/// with `a.example`: an origin that writes the host it was asked for into links must not write one client's spelling.
+fn name_host(headers: &mut HeaderMap, exchange: &Exchange) {
+    let host = lookup::key_host(exchange);
+    let named = headers.get(HOST).is_some_and(|sent| sent.as_bytes() == host.as_bytes());
+    if !named
+        && !host.is_empty()
+        && let Ok(host) = HeaderValue::from_str(&host)
+    {
+        headers.insert(HOST, host);
+    }
+}
+
+/// `pool`, or the pool of a `split` that the random number falls on.
+fn pick_pool(split: &[(Arc<Pool>, u32)], random: u64) -> Option<&Arc<Pool>> {
+    match split {
+        [(only, _)] => Some(only),
+        _ => {
+            let weights: Vec<_> = split.iter().enumerate().map(|(index, (_, weight))| (index, *weight)).collect();
+            pick_split(&weights, random).and_then(|index| split.get(index)).map(|(pool, _)| pool)
+        }
+    }
+}
+
+/// Sends an order, to another endpoint when an attempt fails and `policy::retry` allows it.
+///
+/// # Errors
+/// The last attempt's failure; `NoEndpoint` or `PoolFull` when there was nobody to try.
+pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -> Result<Reply, ProxyError> {
+    let Order { pool, mut request } = order;
+    trace.pool = Some(Arc::clone(&pool.name));
+    let mut retries =
+        Retries { pool: &pool, method: request.method.clone(), made: 0, silent_used: false, tried: Vec::new() };
+    let mut last = None;
+    loop {
+        let slot = match worker.connections.pick(&pool, &retries.tried) {
+            Ok(slot) => slot,
+            Err(nobody) => return Err(last.unwrap_or_else(|| no_endpoint(nobody))),
+        };
+        let label = Arc::clone(slot.guard.endpoint().label());
+        let index = slot.index;
+        let spare = retries.spare(&request);
+        let sent = worker.now();
+        let outcome = worker.connections.send(&pool, slot, request, !retries.silent_used).await;
+        let received = worker.now();
+        let mut note = |error| {
+            trace.attempts.push(Attempt { endpoint: Arc::clone(&label), error, duration: received.since(sent) });
+        };
+        request = match outcome {
+            Ok(answer) => {
+                let failure = Failure::Status(answer.response.status.as_u16());
+                match spare.filter(|_| retries.again(failure, index, true)) {
+                    Some(spare) => {
+                        note(Some("status"));
+                        spare
+                    }
+                    None => {
+                        note(None);
+                        trace.phases = phases(&answer);
+                        let mut response = answer.response;
+                        clean(&mut response, received, worker);
+                        return Ok(Reply { response, sent, received });
+                    }
+                }
+            }
+            Err(failed) => {
+                note(Some(failed.error.kind.row().reason));
+                last = Some(failed.error);
+                let again = retries.again(Failure::Error(failed.error), index, failed.request.is_some());
+                failed.request.filter(|_| again).ok_or(failed.error)?
+            }
+        };
+    }
+}
+
+/// What was tried so far.
+struct Retries<'a> {
+    pool: &'a Pool,
+    method: Method,
+    /// Attempts, the silent retry not counted.
+    made: u32,
+    silent_used: bool,
+    tried: Vec<usize>,
+}
+
+impl Retries<'_> {
+    /// Whether to go on after `failure` at the endpoint `index`.
+    fn again(&mut self, failure: Failure, index: usize, replayable: bool) -> bool {
+        self.made += 1;
+        let facts = RetryFacts {
+            failure,
+            method: &self.method,
+            attempts: self.made,
+            silent_used: self.silent_used,
+            replayable,
+        };
+        match retry::may_retry(&facts, &self.pool.params.retry) {
+            Ok(Again::Silent) => {
+                self.silent_used = true;
+                self.made -= 1;
+                true
+            }
+            Ok(Again::Attempt) => {
+                self.tried.push(index);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The request once more, where an answer's status may call for it: only without a body, as bodies are not kept.
+    fn spare(&self, request: &OutRequest) -> Option<OutRequest> {
+        let wanted = !self.pool.params.retry.on_status.is_empty() && matches!(request.body, Body::Empty);
+        wanted.then(|| repeat(request))
+    }
+}
+
+fn no_endpoint(nobody: NoEndpoint) -> ProxyError {
+    let kind = match nobody {
+        NoEndpoint::AllFull => ErrorKind::PoolFull,
+        NoEndpoint::NoneHealthy | NoEndpoint::AllTried => ErrorKind::NoEndpoint,
+    };
+    ProxyError::new(kind, Stage::Forward)
+}
+
+fn phases(answer: &Answer) -> Phases {
+    let Timings { connect, tls, first_byte } = answer.timings;
+    Phases { connect, tls, first_byte: Some(first_byte) }
+}
+
+/// Takes the hop out of a response: what is left may be stored and sent on.
+fn clean(response: &mut Response, received: Now, worker: &Worker) {
+    let facts = fields::ResponseFacts {
+        version: Version::HTTP_11,
+        switching: response.status == StatusCode::SWITCHING_PROTOCOLS,
+        now: received,
+    };
+    fields::forward_response(&mut response.headers, facts, &worker.shared.identity);
+}

@@ -1,0 +1,258 @@
+//! From the store, from a fetch that is under way, or from a fetch begun here.
+//!
+//! The stage goes round: find, decide, join. A round ends with an answer, with the decision to go alone, or because the
+//! world changed meanwhile (a leader went away, a response turned out to vary); the number of rounds is bounded, and
+//! whoever runs out of them goes alone.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::uri::Scheme;
+
+use super::context::Exchange;
+use super::encode::Selected;
+use super::fetch::{self, Job, Landed};
+use super::forward;
+use crate::error::{ErrorKind, ProxyError, Stage};
+use crate::policy::cache::RequestFacts;
+use crate::policy::cache::bypass::{self, Bypass, Participation};
+use crate::policy::cache::cookies;
+use crate::policy::cache::directives::RequestDirectives;
+use crate::policy::cache::key::{self, CacheKey, KeyFacts};
+use crate::policy::cache::reuse::{self, Reuse};
+use crate::policy::cache::status::{CacheStatus, Forwarded};
+use crate::policy::uri::NormalUri;
+use crate::snapshot::{CachePolicy, Route};
+use crate::store::{self, Base, Fetched, FollowHandle, Joined, Outcome};
+
+/// Rounds before a request stops waiting for others. Two are enough unless leaders keep going away.
+const ROUNDS: usize = 4;
+
+/// What the stage found.
+pub(super) enum Found {
+    /// A response that is stored, or on its way into the store, or that the fetch begun here brought.
+    Selected(Selected),
+    /// Nothing; the request goes to the farm alone.
+    Forward,
+}
+
+/// One way through a round.
+enum Step {
+    Done(Found),
+    /// Look again; the variant to ask for is known now.
+    Again(Option<u64>),
+}
+
+/// Looks the request up and waits for a collapsed fetch where there is one.
+///
+/// # Errors
+/// What the fetch failed with; `OnlyIfCached` when the client forbade fetching (RFC 9111 §5.2.1.7).
+pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<Found, ProxyError> {
+    let Some(policy) = route.cache.clone() else { return Ok(Found::Forward) };
+    cookies::strip(&mut exchange.head.headers, &policy.params.strip_cookies);
+    let directives = RequestDirectives::parse(&exchange.head.headers);
+    let participation = bypass::decide(&request_facts(exchange), &directives, &policy.params);
+    if let Participation::Bypass(reason) = participation {
+        let forwarded = if reason == Bypass::Method { Forwarded::Method } else { Forwarded::Bypass };
+        return Ok(alone(exchange, forwarded, reason.token()));
+    }
+    let lookup = Lookup { route, key: build_key(exchange, route, &policy), policy: &policy, directives, participation };
+    let mut variant = None;
+    for _ in 0..ROUNDS {
+        match lookup.round(exchange, variant).await? {
+            Step::Done(found) => return Ok(found),
+            Step::Again(known) => variant = known.or(variant),
+        }
+    }
+    Ok(alone(exchange, Forwarded::UriMiss, "rounds_spent"))
+}
+
+/// What does not change from round to round.
+struct Lookup<'a> {
+    route: &'a Arc<Route>,
+    policy: &'a Arc<CachePolicy>,
+    key: CacheKey,
+    directives: RequestDirectives,
+    participation: Participation,
+}
+
+impl Lookup<'_> {
+    async fn round(&self, exchange: &mut Exchange, known: Option<u64>) -> Result<Step, ProxyError> {
+        let store = exchange.worker.shared.store.clone();
+        let rules = rules(self.route);
+        let (forwarded, variant, stored) = match store.find(self.key.hash, &exchange.head.headers, rules) {
+            store::Found::Base(base) => match reuse::decide(&base.head().terms, &self.directives, exchange.now) {
+                Reuse::Fresh => return Ok(Step::Done(hit(exchange, base))),
+                Reuse::OnlyIfCached(_) => return Err(only_if_cached()),
+                Reuse::Validate(why) => {
+                    let forwarded = if why.is_wish() { Forwarded::Request } else { Forwarded::Stale };
+                    let variant = base.head().selecting.hash(store.seeds());
+                    (forwarded, variant, Some(base))
+                }
+            },
+            store::Found::OtherVariants(variant) => (Forwarded::VaryMiss, variant, None),
+            store::Found::Nothing => (Forwarded::UriMiss, known.unwrap_or(0), None),
+        };
+        if stored.is_none() && self.directives.only_if_cached {
+            return Err(only_if_cached());
+        }
+        if let Participation::ReuseOnly(reason) = self.participation {
+            return Ok(Step::Done(alone(exchange, forwarded, reason.token())));
+        }
+        if let Some(reason) = store.refusal(self.key.hash, exchange.now) {
+            return Ok(Step::Done(alone(exchange, forwarded, reason)));
+        }
+        match store.join(&self.key, variant) {
+            Joined::Follower(handle) => self.follow(exchange, handle, forwarded).await,
+            Joined::Leader(lead) => {
+                // The fetch one would have followed may have ended between the look and the join.
+                if stored.is_none()
+                    && let store::Found::Base(base) = store.find(self.key.hash, &exchange.head.headers, rules)
+                    && reuse::decide(&base.head().terms, &self.directives, exchange.now) == Reuse::Fresh
+                {
+                    return Ok(Step::Done(hit(exchange, base)));
+                }
+                self.lead(exchange, lead, forwarded, stored).await
+            }
+        }
+    }
+
+    /// Waits for the leader's word. The wait is bounded by the leader's own timeouts, and ends with the response head.
+    async fn follow(
+        &self,
+        exchange: &mut Exchange,
+        handle: FollowHandle<Fetched>,
+        forwarded: Forwarded,
+    ) -> Result<Step, ProxyError> {
+        let request = &exchange.head.headers;
+        let rules = rules(self.route);
+        match handle.outcome().await {
+            Outcome::Shared(Fetched::Filling(filling)) if filling.serves(request, rules) => {
+                if reuse::decide(&filling.head().terms, &self.directives, exchange.worker.now()) != Reuse::Fresh {
+                    return Ok(Step::Done(alone(exchange, forwarded, store::NOT_SHAREABLE)));
+                }
+                let Some(reader) = filling.reader() else { return Ok(Step::Again(None)) };
+                exchange.cache = Some(CacheStatus {
+                    forwarded: Some(forwarded),
+                    collapsed: true,
+                    ttl: Some(filling.head().terms.freshness.ttl(exchange.now)),
+                    ..CacheStatus::default()
+                });
+                Ok(Step::Done(Found::Selected(Selected::Filling(filling, reader))))
+            }
+            Outcome::Shared(Fetched::Filling(filling)) => {
+                let selecting = filling.head().selecting.of_request(request);
+                Ok(Step::Again(Some(selecting.hash(exchange.worker.shared.store.seeds()))))
+            }
+            Outcome::Shared(Fetched::Validated(base)) => {
+                exchange.cache = Some(CacheStatus {
+                    forwarded: Some(forwarded),
+                    collapsed: true,
+                    ttl: Some(base.head().terms.freshness.ttl(exchange.now)),
+                    ..CacheStatus::default()
+                });
+                Ok(Step::Done(Found::Selected(Selected::Stored(base))))
+            }
+            Outcome::Released(reason) => Ok(Step::Done(alone(exchange, forwarded, reason))),
+            Outcome::Failed(error) => Err(error),
+            Outcome::LeaderGone => Ok(Step::Again(None)),
+        }
+    }
+
+    /// Begins the fetch and waits for its head; the body is read by the fetch itself.
+    async fn lead(
+        &self,
+        exchange: &mut Exchange,
+        lead: store::FetchLead,
+        forwarded: Forwarded,
+        validating: Option<Arc<Base>>,
+    ) -> Result<Step, ProxyError> {
+        let order = forward::order(exchange, self.route, true)?;
+        let job = Job {
+            worker: Rc::clone(&exchange.worker),
+            route: Arc::clone(self.route),
+            policy: Arc::clone(self.policy),
+            order,
+            lead,
+            key: self.key.clone(),
+            path: exchange.uri.path().into(),
+            request: exchange.head.headers.clone(),
+            validating,
+        };
+        let Ok(report) = fetch::start(job).await else { return Ok(Step::Again(None)) };
+        exchange.trace = report.trace;
+        exchange.cache = Some(CacheStatus {
+            forwarded: Some(forwarded),
+            forwarded_status: report.forwarded_status,
+            stored: report.stored,
+            detail: report.detail,
+            ..CacheStatus::default()
+        });
+        let selected = match report.landed? {
+            Landed::Filling(filling, reader) => Selected::Filling(filling, reader),
+            Landed::Validated(base) => Selected::Stored(base),
+            Landed::Alone(response) => Selected::Alone(response),
+        };
+        Ok(Step::Done(Found::Selected(selected)))
+    }
+}
+
+/// The mandatory rules of a route, as stored responses name them; 0 = none.
+pub(super) fn rules(route: &Route) -> u64 {
+    route.rewrite.as_ref().map_or(0, |rewrite| rewrite.fingerprint)
+}
+
+fn hit(exchange: &mut Exchange, base: Arc<Base>) -> Found {
+    let ttl = base.head().terms.freshness.ttl(exchange.now);
+    exchange.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
+    Found::Selected(Selected::Stored(base))
+}
+
+fn alone(exchange: &mut Exchange, forwarded: Forwarded, detail: &'static str) -> Found {
+    exchange.cache = Some(CacheStatus { forwarded: Some(forwarded), detail: Some(detail), ..CacheStatus::default() });
+    Found::Forward
+}
+
+fn only_if_cached() -> ProxyError {
+    ProxyError::new(ErrorKind::OnlyIfCached, Stage::Lookup)
+}
+
+fn request_facts(exchange: &Exchange) -> RequestFacts<'_> {
+    RequestFacts {
+        method: &exchange.head.method,
+        path: exchange.uri.path(),
+        headers: &exchange.head.headers,
+        has_body: exchange.body.exact_len() != Some(0),
+    }
+}
+
+/// The primary key (DESIGN: scheme, host, normalised client-facing path and query, policy, route, and what the policy
+/// adds).
+pub(super) fn build_key(exchange: &Exchange, route: &Route, policy: &CachePolicy) -> CacheKey {
+    key_of(exchange, route, policy, &exchange.uri)
+}
+
+/// Host and port as they are in keys: the scheme's own port is left out.
+pub(super) fn key_host<'a>(exchange: &'a Exchange) -> Cow<'a, str> {
+    let authority = &exchange.authority;
+    let own = if exchange.head.scheme == Scheme::HTTPS { 443 } else { 80 };
+    match authority.port() {
+        Some(port) if port != own => Cow::Owned(format!("{}:{port}", authority.host())),
+        _ => Cow::Borrowed(authority.host()),
+    }
+}
+
+/// The key that another target on the same host would have on this route.
+pub(super) fn key_of(exchange: &Exchange, route: &Route, policy: &CachePolicy, uri: &NormalUri) -> CacheKey {
+    let facts = KeyFacts {
+        scheme: exchange.head.scheme.as_str(),
+        host: &key_host(exchange),
+        path: uri.path(),
+        query: uri.query(),
+        policy: &policy.name,
+        route: route.in_key.then_some(&*route.name),
+        headers: &exchange.head.headers,
+    };
+    key::build(&facts, &policy.params.key, exchange.worker.shared.store.seeds())
+}

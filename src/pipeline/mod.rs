@@ -1,0 +1,61 @@
+//! ONE exchange, from a request head to the last word about its response.
+//!
+//! The order of the stages is written here and nowhere else. Data moves right only; a cache hit enters the same line
+//! further right. A stage gathers facts, asks `policy`, and applies the decision: it has no rule of HTTP of its own.
+//!
+//! ```text
+//! route ─► guard ─► lookup ─► (fetch: forward ─► rewrite ─► fill) ─► encode ─► respond
+//! ```
+
+mod context;
+mod encode;
+mod fetch;
+mod fill;
+mod forward;
+mod guard;
+mod lookup;
+mod record;
+mod respond;
+mod rewrite;
+mod route;
+mod worker;
+
+use std::rc::Rc;
+
+use crate::body::{Peer, Request, Response};
+use crate::error::ProxyError;
+
+pub use record::Record;
+pub use respond::refuse;
+
+use context::{Exchange, Ongoing};
+use encode::Selected;
+use lookup::Found;
+use route::Routed;
+pub use worker::{Shared, Worker};
+
+/// Answers one request. Errors become responses in `respond`, which also finishes the fields and opens the access
+/// record; the driver hands the record back to [`Record::sent`] when the last byte is out.
+pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request) -> (Response, Record) {
+    let mut ongoing = Ongoing::open(worker, peer, request); // one snapshot, one clock reading
+    let outcome = run(ongoing.exchange()).await;
+    respond::finish(ongoing.close(), outcome)
+}
+
+async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
+    let route = match route::run(exchange)? {
+        Routed::Route(route) => route, // one form of the target for everything that follows
+        Routed::Reply(reply) => return Ok(reply), // redirects and fixed responses need no farm
+    };
+    guard::run(exchange, &route)?; // cheap refusals come before anything is looked up or sent
+    let selected = match lookup::run(exchange, &route).await? {
+        Found::Selected(selected) => selected, // forward, rewrite and fill ran in the fetch that brought it
+        Found::Forward => {
+            let reply = forward::run(exchange, &route).await?; // picks, sends, retries
+            fill::invalidate(exchange, &route, &reply.response); // what an unsafe request made untrue
+            let rewritten = rewrite::run(&route, &exchange.head.method, reply.response); // mandatory rules, in the stream
+            Selected::Passing(rewritten.response)
+        }
+    };
+    Ok(encode::run(exchange, &route, selected).await) // a hit serves a ready child; nothing is compressed on a hit
+}

@@ -1,0 +1,56 @@
+//! The operator's mandatory rules, applied in the stream to every answer of a route.
+
+use http::Method;
+
+use crate::body::{Body, Filtered, Response};
+use crate::error::Stage;
+use crate::policy::mend;
+use crate::policy::rewrite::{self, RewriteFacts};
+use crate::policy::validators::{Derivation, Rules};
+use crate::snapshot::{Rewrite, Route};
+use crate::transform::coding::{DECODED_MAX, Decoder};
+use crate::transform::html::Failure;
+
+/// A response after the rules.
+pub(super) struct Rewritten {
+    /// With its body in the rewriter, and its fields mended; as it was where no rule applies.
+    pub(super) response: Response,
+    /// Tells whether a rule failed half way: what has been sent stands, but it is not stored.
+    pub(super) failure: Failure,
+}
+
+/// Puts the body of `response` through the route's rules, where they apply to it. An answer to HEAD gets the fields that
+/// GET would.
+pub(super) fn run(route: &Route, method: &Method, mut response: Response) -> Rewritten {
+    let applied = route.rewrite.as_ref().and_then(|rewrite| apply(rewrite, method, &mut response));
+    Rewritten { response, failure: applied.unwrap_or_default() }
+}
+
+/// The rules of a route, as validators show them.
+pub(super) fn rules(route: &Route) -> Option<Rules> {
+    route.rewrite.as_ref().map(|rewrite| Rules { fingerprint: rewrite.fingerprint, since: rewrite.since })
+}
+
+fn apply(rewrite: &Rewrite, method: &Method, response: &mut Response) -> Option<Failure> {
+    let facts = RewriteFacts { status: response.status, headers: &response.headers };
+    let plan = match rewrite::applies(&facts, &rewrite.params) {
+        Ok(plan) => plan,
+        Err(reason) => {
+            tracing::trace!(reason = reason.token(), rules = %rewrite.name, "not rewritten");
+            return None;
+        }
+    };
+    let rewriter = rewrite.rules.rewriter(plan.charset);
+    let failure = rewriter.failure();
+    if *method != Method::HEAD {
+        let mut body = std::mem::take(&mut response.body);
+        if let Some(coding) = plan.decode {
+            body = Body::stream(Filtered::new(body, Decoder::new(coding, DECODED_MAX), Stage::Rewrite));
+        }
+        response.body = Body::stream(Filtered::new(body, rewriter, Stage::Rewrite));
+    }
+    response.content_length = None;
+    let derivation = Derivation { coding: None, level: 0, rules: rewrite.fingerprint };
+    mend::rewritten(&mut response.headers, derivation, rewrite.since);
+    Some(failure)
+}

@@ -1,0 +1,99 @@
+//! What one worker thread brings to its exchanges: its view of the snapshot, its connections, its counters.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::clock::{Clock, Now};
+use crate::observe::{AccessLog, AccessLogHandle, WorkerMetrics};
+use crate::policy::fields::Identity;
+use crate::snapshot::{Current, Snapshot};
+use crate::store::Store;
+use crate::upstream::Connections;
+
+/// What all workers share. Everything here is thread-safe and outlives reloads.
+pub struct Shared {
+    /// The running snapshot.
+    pub current: Arc<Current>,
+    /// What is kept, and the fetches and encodings under way.
+    pub store: Store,
+    /// Follows `log.access` by itself.
+    pub access_log: AccessLog,
+    /// How this process names itself in `Via`.
+    pub identity: Identity,
+    /// Where `now` comes from.
+    pub clock: Clock,
+}
+
+/// One worker's part; never leaves its thread.
+pub struct Worker {
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// Idle upstream connections and the state of the pickers.
+    pub connections: Rc<Connections>,
+    /// This worker's counters.
+    pub metrics: WorkerMetrics,
+    /// Where access records go.
+    pub access_log: AccessLogHandle,
+    snapshot: RefCell<arc_swap::cache::Cache<SnapshotSource, Arc<Snapshot>>>,
+    random: Cell<u64>,
+}
+
+/// Lets the cache reach the `ArcSwap` through the shared handle.
+#[derive(Clone)]
+struct SnapshotSource(Arc<Current>);
+
+impl std::ops::Deref for SnapshotSource {
+    type Target = ArcSwap<Snapshot>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.swap()
+    }
+}
+
+impl Worker {
+    /// A worker. `seed` starts its random numbers.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, metrics: WorkerMetrics, seed: u64) -> Self {
+        let source = SnapshotSource(Arc::clone(&shared.current));
+        Self {
+            access_log: shared.access_log.handle(),
+            shared,
+            connections: Rc::new(Connections::new()),
+            metrics,
+            snapshot: RefCell::new(arc_swap::cache::Cache::new(source)),
+            random: Cell::new(seed),
+        }
+    }
+
+    /// Takes up a published snapshot: lets go of connections to endpoints it no longer has.
+    pub fn follow(&self, snapshot: &Snapshot) {
+        self.connections.retain(|endpoint| {
+            snapshot.pools.iter().flat_map(|pool| &pool.endpoints).any(|kept| kept.id() == endpoint.id())
+        });
+    }
+
+    /// The running snapshot as of now. Cost: one atomic load, and an increment for the caller's handle.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(self.snapshot.borrow_mut().load())
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.shared.clock.now()
+    }
+
+    /// A random number for a policy to decide with (SplitMix64: quick, not for secrets).
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

@@ -1,0 +1,186 @@
+//! The running configuration: [`Config`] + the previous [`Snapshot`] → the next one, swapped in as a whole.
+//!
+//! A snapshot is immutable and shared by all workers; an exchange decides by exactly one of them. What must outlive a
+//! reload (endpoint health, cache shares, ticket keys, compiled rules that did not change) is taken over from the
+//! previous snapshot while the next is built. [`Current`] is the one `ArcSwap` of the process.
+
+pub mod build;
+pub mod files;
+pub mod reload;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use tokio::sync::watch as generation;
+
+use crate::config::Diagnostics;
+use crate::config::model::Config;
+use crate::listener::Settings;
+use crate::observe::{Format, Target};
+use crate::policy::cache::CacheParams;
+use crate::policy::encoding::CompressParams;
+use crate::policy::fields::FieldEdits;
+use crate::policy::rewrite::RewriteParams;
+use crate::policy::route::{RequestEdits, RouteTable};
+use crate::store::Share;
+use crate::transform::html::RuleSet;
+use crate::upstream::Pool;
+
+/// Everything an exchange decides by.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts published snapshots from 1.
+    pub generation: u64,
+    /// What it was built from; for `status`, `check` and the next build.
+    pub config: Arc<Config>,
+    /// Picks an index into `routes`.
+    pub table: RouteTable,
+    /// `[[route]]` in file order.
+    pub routes: Vec<Arc<Route>>,
+    /// `[[pool]]` in file order.
+    pub pools: Vec<Arc<Pool>>,
+    /// `[[listener]]` in file order.
+    pub listeners: Vec<Listener>,
+    /// `[rewrite.NAME]` in file order; kept so that unchanged rules keep the time they came into force.
+    pub rewrites: Vec<Arc<Rewrite>>,
+    /// `log.access`; `None` = off.
+    pub access_log: Option<(Target, Format)>,
+    /// `[errors]`
+    pub errors: BTreeMap<u16, ErrorBody>,
+    /// What showed when things were put together and stops nothing.
+    pub warnings: Diagnostics,
+}
+
+/// One `[[listener]]` at run time.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// `address` as configured; port 0 until bound.
+    pub address: SocketAddr,
+    /// What its connections are driven by.
+    pub settings: Arc<Settings>,
+    /// `redirect_to_https`
+    pub redirect: Option<RedirectToHttps>,
+}
+
+/// `redirect_to_https`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedirectToHttps {
+    /// The same host on this port.
+    Port(u16),
+    /// This base URL, without a trailing slash.
+    Base(String),
+}
+
+/// One `[[route]]` at run time.
+#[derive(Debug)]
+pub struct Route {
+    /// `name`
+    pub name: Arc<str>,
+    /// What it does.
+    pub action: Action,
+    /// `cache`
+    pub cache: Option<Arc<CachePolicy>>,
+    /// `rewrite`; `None` also when the policy has no rules.
+    pub rewrite: Option<Arc<Rewrite>>,
+    /// `compress`
+    pub compress: Option<Arc<CompressParams>>,
+    /// `request`
+    pub request: RequestEdits,
+    /// `response`
+    pub response: FieldEdits,
+    /// True when the route matches on more than host and path, so that its name belongs into the cache key.
+    pub in_key: bool,
+}
+
+/// What a route does with what it matches.
+#[derive(Debug)]
+pub enum Action {
+    /// `pool` or `split`, with weights.
+    Forward(Vec<(Arc<Pool>, u32)>),
+    /// `redirect`: the template and the status.
+    Redirect(String, StatusCode),
+    /// `respond`: status, body and its type.
+    Respond(StatusCode, Bytes, HeaderValue),
+}
+
+/// One `[cache.NAME]` at run time.
+#[derive(Debug)]
+pub struct CachePolicy {
+    /// NAME
+    pub name: Arc<str>,
+    /// What it decides by.
+    pub params: CacheParams,
+    /// Its part of the store; survives reloads by name.
+    pub share: Arc<Share>,
+}
+
+/// The mandatory rules of one `[rewrite.NAME]` at run time.
+#[derive(Debug)]
+pub struct Rewrite {
+    /// NAME
+    pub name: Arc<str>,
+    /// What applies to which response.
+    pub params: RewriteParams,
+    /// Selectors parsed once.
+    pub rules: RuleSet,
+    /// Names the rules in entity tags and stored responses.
+    pub fingerprint: u64,
+    /// When these rules came into force, in whole seconds: a rewritten body is no older than its rules.
+    pub since: SystemTime,
+}
+
+/// A body for local replies of one status.
+#[derive(Debug, Clone)]
+pub struct ErrorBody {
+    /// The bytes.
+    pub body: Bytes,
+    /// `Content-Type`
+    pub content_type: HeaderValue,
+}
+
+/// The one place where the running snapshot is kept, and the bell that rings when it changes.
+#[derive(Debug)]
+pub struct Current {
+    snapshot: ArcSwap<Snapshot>,
+    published: generation::Sender<u64>,
+}
+
+impl Current {
+    /// Starts with the first snapshot.
+    #[must_use]
+    pub fn new(first: Arc<Snapshot>) -> Self {
+        let (published, _) = generation::channel(first.generation);
+        Self { snapshot: ArcSwap::new(first), published }
+    }
+
+    /// Swaps the whole snapshot and wakes every worker, so that an idle one follows too.
+    pub fn publish(&self, next: Arc<Snapshot>) {
+        let generation = next.generation;
+        self.snapshot.store(next);
+        self.published.send_replace(generation);
+    }
+
+    /// The running snapshot. Cost: one atomic increment on a shared line; workers read through [`Self::swap`] instead.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The swap itself, for a worker's `arc_swap::cache::Cache`.
+    #[must_use]
+    pub fn swap(&self) -> &ArcSwap<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Follows the generations.
+    #[must_use]
+    pub fn subscribe(&self) -> generation::Receiver<u64> {
+        self.published.subscribe()
+    }
+}
