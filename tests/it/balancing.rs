@@ -1,0 +1,231 @@
+//! Which origin gets an exchange: weights, load, health, drain, and what happens when one is not there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::support::gate::Gate;
+use crate::support::origin::{Origin, Reply};
+use crate::support::tidegate::{PLAIN, Tidegate, pool};
+
+/// Origins that answer with their own name.
+fn origins(names: &[&'static str]) -> Vec<Origin> {
+    names.iter().map(|name| Origin::always(Reply::ok(name))).collect()
+}
+
+/// A plain listener and one pool: each origin with its keys, then the pool's own keys.
+fn pooled(endpoints: &[(&Origin, &str)], keys: &str) -> String {
+    let rows: Vec<String> =
+        endpoints.iter().map(|(origin, more)| format!("{{ address = \"{}\"{more} }}", origin.address())).collect();
+    format!("{PLAIN}[[pool]]\nname = \"web\"\nendpoints = [{}]\n{keys}\n[[route]]\npool = \"web\"\n", rows.join(", "))
+}
+
+/// Requests served by each origin.
+fn counts(origins: &[Origin]) -> Vec<usize> {
+    origins.iter().map(Origin::requests).collect()
+}
+
+#[test]
+fn shares_follow_the_weights() {
+    let origins = origins(&["a", "b", "c"]);
+    let weighted = [", weight = 5", ", weight = 3", ", weight = 1"];
+    let endpoints: Vec<_> = origins.iter().zip(weighted).collect();
+    let gate = Tidegate::start(&pooled(&endpoints, "balance = \"round-robin\""));
+    let mut client = gate.client();
+    for _ in 0..90 {
+        client.get("/").expect(200);
+    }
+    assert_eq!(counts(&origins), [50, 30, 10]);
+}
+
+#[test]
+fn idle_endpoints_of_equal_weight_take_turns() {
+    let origins = origins(&["a", "b", "c"]);
+    let endpoints: Vec<_> = origins.iter().map(|origin| (origin, "")).collect();
+    let gate = Tidegate::start(&pooled(&endpoints, "balance = \"least-connections\""));
+    let mut client = gate.client();
+    for _ in 0..9 {
+        client.get("/").expect(200);
+    }
+    assert!(counts(&origins).iter().all(|n| *n > 0), "{:?}", counts(&origins));
+}
+
+#[test]
+fn least_connections_avoids_the_busy() {
+    let done = Gate::new();
+    let slow = Origin::always(Reply::ok("slow").hold(&done));
+    let quick = Origin::always(Reply::ok("quick"));
+    let gate = Tidegate::start(&pooled(&[(&slow, ""), (&quick, "")], "balance = \"least-connections\""));
+    // Until one is stuck with the slow origin.
+    let mut stuck = Vec::new();
+    while slow.requests() == 0 {
+        let mut client = gate.client();
+        client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+        stuck.push(client);
+        let sent = stuck.len();
+        crate::support::gate::poll("the request", || (slow.requests() + quick.requests() >= sent).then_some(()));
+    }
+    let before = slow.requests();
+    for _ in 0..10 {
+        assert_eq!(gate.get("/").expect(200).text(), "quick");
+    }
+    assert_eq!(slow.requests(), before);
+    done.open();
+}
+
+#[test]
+fn a_backup_serves_when_nobody_else_can() {
+    let (first, backup) = (Origin::always(Reply::ok("first")), Origin::always(Reply::ok("backup")));
+    let gate = Tidegate::start(&pooled(&[(&first, ""), (&backup, ", backup = true")], ""));
+    for _ in 0..5 {
+        assert_eq!(gate.get("/").expect(200).text(), "first");
+    }
+    let state = format!("address = \"{}\"", first.address());
+    gate.reload(|text| text.replace(&state, &format!("{state}, state = \"down\"")));
+    assert_eq!(gate.get("/").expect(200).text(), "backup");
+}
+
+#[test]
+fn states_and_weights_that_take_no_new_exchanges() {
+    for keys in [", state = \"drain\"", ", state = \"down\"", ", weight = 0"] {
+        let origins = origins(&["a", "b"]);
+        let gate = Tidegate::start(&pooled(&[(&origins[0], keys), (&origins[1], "")], ""));
+        for _ in 0..6 {
+            assert_eq!(gate.get("/").expect(200).text(), "b", "{keys}");
+        }
+    }
+    let origin = Origin::always(Reply::ok("x"));
+    let gate = Tidegate::start(&pooled(&[(&origin, ", state = \"down\"")], ""));
+    let answer = gate.get("/");
+    assert_eq!(answer.status, 503, "nobody is left");
+    assert!(answer.field("proxy-status").is_some_and(|s| s.contains("destination_unavailable")), "{:?}", answer.fields);
+}
+
+#[test]
+fn a_draining_endpoint_finishes_what_it_has() {
+    let done = Gate::new();
+    let reply = Reply::new(200).chunk("begun").wait(&done).chunk("done").last_chunk(&[]);
+    let origins = [Origin::always(reply), Origin::always(Reply::ok("other"))];
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], ", state = \"down\"")], ""));
+    let mut client = gate.client();
+    client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    assert_eq!(client.head().0, 200);
+    assert_eq!(client.chunk(), "begun");
+    let own = format!("address = \"{}\"", origins[0].address());
+    gate.reload(|text| {
+        text.replace("state = \"down\"", "state = \"up\"").replace(&own, &format!("{own}, state = \"drain\""))
+    });
+    assert_eq!(gate.get("/").expect(200).text(), "other");
+    assert_eq!(gate.endpoint(&origins[0])["in_flight"], 1);
+    done.open();
+    assert_eq!(client.chunk(), "done");
+    gate.expect_idle();
+}
+
+#[test]
+fn probes_take_an_endpoint_out_and_bring_it_back() {
+    let verdict = Arc::new(AtomicU16::new(200));
+    let told = verdict.clone();
+    let failing = Origin::start(move |seen| match seen.target.as_str() {
+        "/healthz" => Reply::new(told.load(Ordering::SeqCst)).body(""),
+        _ => Reply::ok("a"),
+    });
+    let steady = Origin::start(|seen| Reply::ok(if seen.target == "/healthz" { "fine" } else { "b" }));
+    let health = "health = { path = \"/healthz\", interval = \"100ms\", timeout = \"100ms\", rise = 2, fall = 2 }";
+    let gate = Tidegate::start(&pooled(&[(&failing, ""), (&steady, "")], health));
+    let answers = || (0..8).map(|_| gate.get("/").expect(200).text()).collect::<String>();
+    let waits = |healthy: bool| {
+        gate.wait_status("the verdict", |_| (gate.endpoint(&failing)["healthy"] == healthy).then_some(()));
+    };
+    assert!(answers().contains('a'), "up until the first verdict");
+    verdict.store(503, Ordering::SeqCst);
+    waits(false);
+    assert!(!answers().contains('a'));
+    verdict.store(200, Ordering::SeqCst);
+    waits(true);
+    assert!(answers().contains('a'));
+}
+
+#[test]
+fn below_the_panic_threshold_health_is_ignored() {
+    let sick =
+        || Origin::start(|seen| if seen.target == "/healthz" { Reply::new(500).body("") } else { Reply::ok("x") });
+    let origins = [sick(), sick()];
+    let health = "health = { path = \"/healthz\", interval = \"100ms\", timeout = \"100ms\", rise = 1, fall = 1 }\npanic = \"50%\"";
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], health));
+    for origin in &origins {
+        gate.wait_status("both to be found sick", |_| (gate.endpoint(origin)["healthy"] == false).then_some(()));
+    }
+    gate.get("/").expect(200);
+}
+
+#[test]
+fn whoever_cannot_be_reached_is_passed_over() {
+    let origins = origins(&["a", "b"]);
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], ""));
+    origins[0].stop();
+    let mut client = gate.client();
+    for _ in 0..10 {
+        assert_eq!(client.get("/").expect(200).text(), "b");
+    }
+    // Nothing was sent, so even what is not idempotent may go elsewhere.
+    for _ in 0..4 {
+        let post = crate::support::client::Request::new("POST", "/").body("once");
+        assert_eq!(client.ask(&post).expect(200).text(), "b");
+    }
+    assert_eq!(origins[0].requests(), 0);
+}
+
+#[test]
+fn a_request_that_may_have_been_done_is_not_done_again() {
+    let breaking = || Origin::always(Reply::raw(""));
+    let origins = [breaking(), breaking()];
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], ""));
+    let post = crate::support::client::Request::new("POST", "/").body("once");
+    assert_eq!(gate.client().ask(&post).status, 502);
+    assert_eq!(counts(&origins).iter().sum::<usize>(), 1, "a POST is sent once");
+    assert_eq!(gate.get("/").status, 502);
+    assert_eq!(counts(&origins).iter().sum::<usize>(), 3, "a GET is tried twice in all");
+}
+
+#[test]
+fn a_full_endpoint_gets_no_more() {
+    let done = Gate::new();
+    let full = Origin::always(Reply::ok("full").hold(&done));
+    let gate = Tidegate::start(&pooled(&[(&full, ", max_connections = 1")], ""));
+    let mut first = gate.client();
+    first.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    full.wait_requests(1);
+    let answer = gate.get("/");
+    assert_eq!(answer.status, 503);
+    done.open();
+    assert_eq!(first.answer("GET").expect("an answer").expect(200).text(), "full");
+    gate.expect_idle();
+    gate.get("/").expect(200);
+}
+
+#[test]
+fn a_split_sends_each_pool_its_part() {
+    let origins = origins(&["a", "b"]);
+    let pools = pool("main", &[&origins[0]], "") + &pool("canary", &[&origins[1]], "");
+    let split = "[[route]]\nsplit = [{ pool = \"main\", weight = 75 }, { pool = \"canary\", weight = 25 }]\n";
+    let gate = Tidegate::start(&format!("{PLAIN}{pools}{split}"));
+    let mut client = gate.client();
+    for _ in 0..200 {
+        client.get("/").expect(200);
+    }
+    let counts = counts(&origins);
+    // By chance or by turns: 25 % of 200, give or take five standard deviations.
+    assert!((20..=80).contains(&counts[1]), "{counts:?}");
+    assert_eq!(counts[0] + counts[1], 200);
+}
+
+#[test]
+fn connections_to_an_origin_are_kept() {
+    let origin = Origin::always(Reply::ok("x"));
+    let gate = Tidegate::start(&pooled(&[(&origin, "")], ""));
+    let mut client = gate.client();
+    for _ in 0..10 {
+        client.get("/").expect(200);
+    }
+    assert_eq!((origin.requests(), origin.connections()), (10, 1));
+}

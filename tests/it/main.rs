@@ -1,0 +1,45 @@
+//! The integration tests: one binary, so that one link serves them all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its own functions as in its `#[test]`s"
+)]
+#![allow(unreachable_pub, reason = "in one binary `pub` means: for the other modules")]
+
+// What the tests stand on.
+mod support;
+
+// The source itself: layers, banned words.
+mod tidy;
+
+// RFC 9112 and 9113: framing, what is refused, how bodies travel.
+mod messaging;
+// RFC 9110: what an intermediary adds, removes, refuses.
+mod semantics;
+// Certificates, resumption, client authentication, PROXY protocol.
+mod tls;
+// RFC 9111: what is stored and served again.
+mod caching;
+// Content codings.
+mod compressing;
+// Element rules.
+mod rewriting;
+// Which origin gets an exchange.
+mod balancing;
+// All of it at once, every body verified.
+mod churn;
+// Edits of a running configuration.
+mod reload;
+// Bounds on what a client may send and how long it may take.
+mod limits;
+// Origins that are dead, slow, broken or lying; clients that go away.
+mod faults;
+// Access log, metrics, status, an orderly end.
+mod observing;
+// Signals, users, sockets, second instances; what a reload may change.
+mod operating;
+// Files → configuration or faults, and the files that the project ships.
+mod configuration;
+// What the documents promise.
+mod documents;
