@@ -1,6 +1,7 @@
 //! The process's own messages: to stderr, at a level that a reload may change.
 //!
-//! `[log] level` applies to our messages; the crates we use are heard from `warn` on, and at `level` once it is `trace`.
+//! `[log] level` applies to our messages; the crates we use are heard from `warn` on. There is no level `trace`: its calls
+//! are compiled out of release builds, where they would cost h2 and hyper something for each frame.
 //! Lines go through a writer thread like the access log's, so that a stuck terminal or pipe holds up no worker.
 
 use std::io::{self, IsTerminal as _};
@@ -35,7 +36,7 @@ impl ProcessLog {
         Ok(Self { filter: handle, writer })
     }
 
-    /// Changes the level: `error`, `warn`, `info`, `debug`, `trace` or `off`; what is none of these means `info`.
+    /// Changes the level: `error`, `warn`, `info`, `debug` or `off`; what is none of these means `info`.
     pub fn set_level(&self, level: &str) {
         if let Err(error) = self.filter.reload(targets(level)) {
             tracing::warn!(%error, level, "the log level could not be changed");
@@ -51,8 +52,7 @@ impl ProcessLog {
 
 fn targets(level: &str) -> Targets {
     let ours: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
-    let others = if ours == LevelFilter::TRACE { ours } else { ours.min(LevelFilter::WARN) };
-    Targets::new().with_target(env!("CARGO_CRATE_NAME"), ours).with_default(others)
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), ours).with_default(ours.min(LevelFilter::WARN))
 }
 
 /// Posts each formatted message as one line.
@@ -97,7 +97,6 @@ mod tests {
         check("info", Level::INFO, Some(Level::WARN));
         check("debug", Level::DEBUG, Some(Level::WARN));
         check("error", Level::ERROR, Some(Level::ERROR));
-        check("trace", Level::TRACE, Some(Level::TRACE));
         check("nonsense", Level::INFO, Some(Level::WARN));
         assert!(!targets("info").would_enable("tidegate", &Level::DEBUG));
         assert!(!targets("off").would_enable("tidegate", &Level::ERROR));

@@ -36,7 +36,7 @@ fn apply(rewrite: &Rewrite, method: &Method, response: &mut Response) -> Option<
     let plan = match rewrite::applies(&facts, &rewrite.params) {
         Ok(plan) => plan,
         Err(reason) => {
-            tracing::trace!(reason = reason.token(), rules = %rewrite.name, "not rewritten");
+            tracing::debug!(reason = reason.token(), rules = %rewrite.name, "not rewritten");
             return None;
         }
     };

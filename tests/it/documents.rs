@@ -167,7 +167,7 @@ fn what_the_comments_offer_instead_is_valid_too() {
         (main, "format = \"json\"", "format = \"combined\""),
         (main, "format = \"json\"", "format = \"{client} {status}\""),
         (main, "{ to = \"stdout\", format = \"json\" } ", "false "),
-        (main, "level  = \"info\"", "level  = \"trace\""),
+        (main, "level  = \"info\"", "level  = \"debug\""),
         (demo, "\"round-robin\"", "\"least-connections\""),
         (demo, "weight = 1 }", "weight = 1, state = \"drain\" }"),
     ];

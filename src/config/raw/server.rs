@@ -135,7 +135,6 @@ words! {
         "warn" => Warn,
         "info" => Info,
         "debug" => Debug,
-        "trace" => Trace,
     }
 }
 

@@ -105,7 +105,6 @@ impl Validation<'_> {
             RawLevel::Warn => "warn",
             RawLevel::Info => "info",
             RawLevel::Debug => "debug",
-            RawLevel::Trace => "trace",
         };
         let access = match &raw.access.value {
             RawAccess::Off => None,
