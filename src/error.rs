@@ -41,7 +41,6 @@ pub enum Stage {
     Rewrite,
     Fill,
     Encode,
-    Respond,
 }
 
 /// Every failure an exchange can have. [`ErrorKind::row`] gives each its status, RFC 9209 token and reason.
@@ -54,7 +53,6 @@ pub enum ErrorKind {
     HeaderTooLarge,
     TooManyHeaders,
     UriTooLong,
-    BodyTooLarge,
     HeaderTimeout,
     BodyTimeout,
     ClientGone,
@@ -64,7 +62,6 @@ pub enum ErrorKind {
     Misdirected,
     NoRoute,
     Loop,
-    Forbidden,
     OnlyIfCached,
     // The origin's side
     ConnectRefused,
@@ -85,7 +82,6 @@ pub enum ErrorKind {
     // Ours
     NoEndpoint,
     PoolFull,
-    CollapseTimeout,
     RewriteFailed,
     Overloaded,
     Internal(&'static str),
@@ -122,7 +118,6 @@ impl ErrorKind {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None, "too_many_headers", Downstream, true)
             }
             K::UriTooLong => (StatusCode::URI_TOO_LONG, None, "uri_too_long", Downstream, true),
-            K::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None, "body_too_large", Downstream, true),
             K::HeaderTimeout => (StatusCode::REQUEST_TIMEOUT, None, "header_timeout", Downstream, true),
             K::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, None, "body_timeout", Downstream, true),
             // Never sent: nobody is there to read it. 499 is what operators' log tools know.
@@ -133,7 +128,6 @@ impl ErrorKind {
             K::Misdirected => (StatusCode::MISDIRECTED_REQUEST, None, "misdirected", Downstream, false),
             K::NoRoute => (StatusCode::NOT_FOUND, None, "no_route", Downstream, false),
             K::Loop => (StatusCode::LOOP_DETECTED, Some("proxy_loop_detected"), "loop", Downstream, false),
-            K::Forbidden => (StatusCode::FORBIDDEN, Some("http_request_denied"), "forbidden", Downstream, false),
             // RFC 9111 §5.2.1.7: the client forbade asking the origin.
             K::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, None, "only_if_cached", Downstream, false),
             K::ConnectRefused => {
@@ -186,9 +180,6 @@ impl ErrorKind {
             }
             K::PoolFull => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some("connection_limit_reached"), "pool_full", Upstream, false)
-            }
-            K::CollapseTimeout => {
-                (StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), "collapse_timeout", Internal, false)
             }
             K::RewriteFailed => {
                 (StatusCode::BAD_GATEWAY, Some("proxy_internal_response"), "rewrite_failed", Internal, false)

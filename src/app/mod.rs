@@ -127,29 +127,22 @@ async fn drain(reloading: Reloading, stop: Stop, signals: &mut Signals) -> bool 
     reloading.set_phase(if stop == Stop::Graceful { Phase::Draining } else { Phase::Closing });
     let (workers, listeners, _lock, access_log) = reloading.into_rest();
     let mut ended = tokio::task::spawn_blocking(move || workers.join());
-    let again = async {
+    let enough = async {
         tokio::select! {
             _ = signals.terminate.recv() => {}
             _ = signals.interrupt.recv() => {}
+            () = tokio::time::sleep(grace) => tracing::warn!("the grace period is over; closing what is left"),
         }
     };
-    let clean = tokio::select! {
-        joined = &mut ended => Some(joined.unwrap_or(false)),
-        () = tokio::time::sleep(grace) => {
-            tracing::warn!("the grace period is over; closing what is left");
-            None
-        }
-        () = again => None,
-    };
-    let clean = match clean {
-        Some(clean) => clean,
-        None => {
+    let joined = tokio::select! {
+        joined = &mut ended => joined,
+        () = enough => {
             listeners.set_phase(Phase::Closing);
-            ended.await.unwrap_or(false)
+            ended.await
         }
     };
     let _lines_may_be_lost = access_log.flush(FLUSH);
-    clean
+    joined.unwrap_or(false)
 }
 
 /// A number to start a worker's random numbers from; differs between workers and runs.

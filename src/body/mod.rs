@@ -12,7 +12,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::error::ProxyError;
@@ -131,6 +130,3 @@ impl HttpBody for Body {
         }
     }
 }
-
-/// Trailer fields, where a message has any (RFC 9110 §6.5).
-pub type Trailers = Option<HeaderMap>;

@@ -1,5 +1,6 @@
 //! What one exchange knows about itself. Each field is written by one stage, once, and read by the stages to its right.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -130,6 +131,12 @@ impl Exchange {
             worker,
             peer,
         }
+    }
+
+    /// Host and port as keys and origins see them.
+    #[must_use]
+    pub(super) fn host(&self) -> Cow<'_, str> {
+        self.authority.for_scheme(&self.head.scheme)
     }
 
     /// The listener the client came through, as the snapshot has it.

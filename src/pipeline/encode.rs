@@ -227,7 +227,7 @@ impl Kept<'_> {
 
     /// Starts making the child, in a task that outlives this client, and follows it like everybody else.
     fn make(&self, worker: &Rc<Worker>, lead: MakeLead, plan: Plan, source: Body) -> Body {
-        match worker.shared.store.begin_child(lead, self.life, HeaderMap::new(), self.limit) {
+        match worker.shared.store.begin_child(lead, self.life, self.limit) {
             Ok(making) => {
                 let Some(reader) = making.filling().reader() else { return plan.apply(source) };
                 tokio::task::spawn_local(fill::pump(making, plan.apply(source), || true, |_| ()));

@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use super::context::Trace;
 use super::fill;
 use super::forward::{self, Order, Reply};
-use super::lookup::rules;
 use super::rewrite;
 use super::worker::Worker;
 use crate::body::{Response, SpoolReader};
@@ -164,7 +163,7 @@ impl Judge<'_> {
 
     fn head(&self, status: StatusCode, headers: HeaderMap, storable: &Storable) -> Head {
         let selecting = Selecting::new(&storable.vary, self.request);
-        Head { status, headers, terms: storable.terms, selecting, rules: rules(self.route) }
+        Head { status, headers, terms: storable.terms, selecting, rules: rewrite::fingerprint(self.route) }
     }
 
     /// Puts the head of a 304 on the stored response. What the origin does not allow to be stored any more still answers

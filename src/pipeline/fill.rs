@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::context::Exchange;
-use super::lookup::{build_key, key_host, key_of};
+use super::lookup::{build_key, key_of};
 use crate::body::{Body, Response};
 use crate::policy::cache::invalidation::{self, TargetFacts};
 use crate::policy::uri;
@@ -56,7 +56,7 @@ pub(super) fn invalidate(exchange: &Exchange, route: &Route, response: &Response
     let store = &exchange.worker.shared.store;
     store.invalidate(build_key(exchange, route, policy).uri);
     let target =
-        TargetFacts { scheme: exchange.head.scheme.as_str(), host: &key_host(exchange), path: exchange.uri.path() };
+        TargetFacts { scheme: exchange.head.scheme.as_str(), host: &exchange.host(), path: exchange.uri.path() };
     for named in invalidation::also(&target, &response.headers) {
         if let Ok(named) = uri::normalise(&Bytes::from(named)) {
             store.invalidate(key_of(exchange, route, policy, &named).uri);

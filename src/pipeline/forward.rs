@@ -8,7 +8,6 @@ use http::header::{ACCEPT_ENCODING, HOST, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::context::{Exchange, Trace};
-use super::lookup;
 use super::rewrite;
 use super::worker::Worker;
 use crate::body::{Body, Interim, Response};
@@ -123,7 +122,7 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
 /// Makes `Host` the one form that routing and the cache key saw. `A.example:80` and `a.example.` share a stored response
 /// with `a.example`: an origin that writes the host it was asked for into links must not write one client's spelling.
 fn name_host(headers: &mut HeaderMap, exchange: &Exchange) {
-    let host = lookup::key_host(exchange);
+    let host = exchange.host();
     let named = headers.get(HOST).is_some_and(|sent| sent.as_bytes() == host.as_bytes());
     if !named
         && !host.is_empty()

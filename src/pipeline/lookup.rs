@@ -4,16 +4,15 @@
 //! world changed meanwhile (a leader went away, a response turned out to vary); the number of rounds is bounded, and
 //! whoever runs out of them goes alone.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-
-use http::uri::Scheme;
 
 use super::context::Exchange;
 use super::encode::Selected;
 use super::fetch::{self, Job, Landed};
 use super::forward;
+use super::rewrite;
+use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::cache::RequestFacts;
 use crate::policy::cache::bypass::{self, Bypass, Participation};
@@ -22,6 +21,7 @@ use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::{self, CacheKey, KeyFacts};
 use crate::policy::cache::reuse::{self, Reuse};
 use crate::policy::cache::status::{CacheStatus, Forwarded};
+use crate::policy::cache::storing::Terms;
 use crate::policy::uri::NormalUri;
 use crate::snapshot::{CachePolicy, Route};
 use crate::store::{self, Base, Fetched, FollowHandle, Joined, Outcome};
@@ -80,7 +80,7 @@ struct Lookup<'a> {
 impl Lookup<'_> {
     async fn round(&self, exchange: &mut Exchange, known: Option<u64>) -> Result<Step, ProxyError> {
         let store = exchange.worker.shared.store.clone();
-        let rules = rules(self.route);
+        let rules = rewrite::fingerprint(self.route);
         let (forwarded, variant, stored) = match store.find(self.key.hash, &exchange.head.headers, rules) {
             store::Found::Base(base) => match reuse::decide(&base.head().terms, &self.directives, exchange.now) {
                 Reuse::Fresh => return Ok(Step::Done(hit(exchange, base))),
@@ -126,19 +126,14 @@ impl Lookup<'_> {
         forwarded: Forwarded,
     ) -> Result<Step, ProxyError> {
         let request = &exchange.head.headers;
-        let rules = rules(self.route);
+        let rules = rewrite::fingerprint(self.route);
         match handle.outcome().await {
             Outcome::Shared(Fetched::Filling(filling)) if filling.serves(request, rules) => {
                 if reuse::decide(&filling.head().terms, &self.directives, exchange.worker.now()) != Reuse::Fresh {
                     return Ok(Step::Done(alone(exchange, forwarded, store::NOT_SHAREABLE)));
                 }
                 let Some(reader) = filling.reader() else { return Ok(Step::Again(None)) };
-                exchange.cache = Some(CacheStatus {
-                    forwarded: Some(forwarded),
-                    collapsed: true,
-                    ttl: Some(filling.head().terms.freshness.ttl(exchange.now)),
-                    ..CacheStatus::default()
-                });
+                exchange.cache = Some(collapsed(forwarded, &filling.head().terms, exchange.now));
                 Ok(Step::Done(Found::Selected(Selected::Filling(filling, reader))))
             }
             Outcome::Shared(Fetched::Filling(filling)) => {
@@ -146,12 +141,7 @@ impl Lookup<'_> {
                 Ok(Step::Again(Some(selecting.hash(exchange.worker.shared.store.seeds()))))
             }
             Outcome::Shared(Fetched::Validated(base)) => {
-                exchange.cache = Some(CacheStatus {
-                    forwarded: Some(forwarded),
-                    collapsed: true,
-                    ttl: Some(base.head().terms.freshness.ttl(exchange.now)),
-                    ..CacheStatus::default()
-                });
+                exchange.cache = Some(collapsed(forwarded, &base.head().terms, exchange.now));
                 Ok(Step::Done(Found::Selected(Selected::Stored(base))))
             }
             Outcome::Released(reason) => Ok(Step::Done(alone(exchange, forwarded, reason))),
@@ -198,15 +188,15 @@ impl Lookup<'_> {
     }
 }
 
-/// The mandatory rules of a route, as stored responses name them; 0 = none.
-pub(super) fn rules(route: &Route) -> u64 {
-    route.rewrite.as_ref().map_or(0, |rewrite| rewrite.fingerprint)
-}
-
 fn hit(exchange: &mut Exchange, base: Arc<Base>) -> Found {
     let ttl = base.head().terms.freshness.ttl(exchange.now);
     exchange.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
     Found::Selected(Selected::Stored(base))
+}
+
+fn collapsed(forwarded: Forwarded, terms: &Terms, now: Now) -> CacheStatus<'static> {
+    let ttl = Some(terms.freshness.ttl(now));
+    CacheStatus { forwarded: Some(forwarded), collapsed: true, ttl, ..CacheStatus::default() }
 }
 
 fn alone(exchange: &mut Exchange, forwarded: Forwarded, detail: &'static str) -> Found {
@@ -233,21 +223,11 @@ pub(super) fn build_key(exchange: &Exchange, route: &Route, policy: &CachePolicy
     key_of(exchange, route, policy, &exchange.uri)
 }
 
-/// Host and port as they are in keys: the scheme's own port is left out.
-pub(super) fn key_host<'a>(exchange: &'a Exchange) -> Cow<'a, str> {
-    let authority = &exchange.authority;
-    let own = if exchange.head.scheme == Scheme::HTTPS { 443 } else { 80 };
-    match authority.port() {
-        Some(port) if port != own => Cow::Owned(format!("{}:{port}", authority.host())),
-        _ => Cow::Borrowed(authority.host()),
-    }
-}
-
 /// The key that another target on the same host would have on this route.
 pub(super) fn key_of(exchange: &Exchange, route: &Route, policy: &CachePolicy, uri: &NormalUri) -> CacheKey {
     let facts = KeyFacts {
         scheme: exchange.head.scheme.as_str(),
-        host: &key_host(exchange),
+        host: &exchange.host(),
         path: uri.path(),
         query: uri.query(),
         policy: &policy.name,

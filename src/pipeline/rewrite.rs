@@ -31,6 +31,11 @@ pub(super) fn rules(route: &Route) -> Option<Rules> {
     route.rewrite.as_ref().map(|rewrite| Rules { fingerprint: rewrite.fingerprint, since: rewrite.since })
 }
 
+/// The rules of a route, as stored responses name them; 0 = none.
+pub(super) fn fingerprint(route: &Route) -> u64 {
+    route.rewrite.as_ref().map_or(0, |rewrite| rewrite.fingerprint)
+}
+
 fn apply(rewrite: &Rewrite, method: &Method, response: &mut Response) -> Option<Failure> {
     let facts = RewriteFacts { status: response.status, headers: &response.headers };
     let plan = match rewrite::applies(&facts, &rewrite.params) {

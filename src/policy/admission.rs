@@ -4,9 +4,11 @@
 //! the authority, expectations, and field names made to be mistaken for others. Every refusal is an [`ErrorKind`] whose
 //! reason names it. `Max-Forwards` is left alone: the methods it counts for are refused or the origin's business.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use http::header::{EXPECT, HOST};
+use http::uri::Scheme;
 use http::{HeaderMap, Method, Version};
 
 use super::fields::{overrides_target, tells_of_client};
@@ -33,6 +35,17 @@ impl Authority {
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.port
+    }
+
+    /// The same without the port that `scheme` has by itself: one form for what means the same (RFC 9110 §4.2.3). Cost:
+    /// nothing unless there is another port.
+    #[must_use]
+    pub fn for_scheme(&self, scheme: &Scheme) -> Cow<'_, str> {
+        let own = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+        match self.port {
+            Some(port) if port != own => Cow::Owned(self.to_string()),
+            _ => Cow::Borrowed(&self.host),
+        }
     }
 }
 
@@ -227,6 +240,19 @@ mod tests {
     use http::HeaderName;
 
     use super::*;
+
+    #[test]
+    fn the_schemes_own_port_is_left_out() {
+        for (text, http, https) in [
+            ("a.example", "a.example", "a.example"),
+            ("a.example:80", "a.example", "a.example:80"),
+            ("a.example:443", "a.example:443", "a.example"),
+            ("[::1]:8443", "[::1]:8443", "[::1]:8443"),
+        ] {
+            let authority = parse_authority(text.as_bytes()).expect(text);
+            assert_eq!((&*authority.for_scheme(&Scheme::HTTP), &*authority.for_scheme(&Scheme::HTTPS)), (http, https));
+        }
+    }
 
     #[test]
     fn authorities() {

@@ -1,8 +1,6 @@
 //! What is made from a stored response and kept beside it.
 
-use http::HeaderMap;
-
-use super::base::{body_bytes, fields_bytes};
+use super::base::body_bytes;
 use super::ledger::Charge;
 use crate::body::StoredBody;
 use crate::policy::encoding::Coding;
@@ -24,24 +22,17 @@ pub struct ChildKind {
     pub rules: u64,
 }
 
-/// A complete body made from a base. Its head is the base's with `set` laid over it, so that freshening the base
-/// freshens its children.
+/// A complete body made from a base. It has no head: that is derived from the base's for each answer, so that freshening
+/// the base freshens its children.
 #[derive(Debug)]
 pub struct Child {
-    set: HeaderMap,
     body: StoredBody,
     charge: Charge,
 }
 
 impl Child {
-    pub(super) fn new(set: HeaderMap, body: StoredBody, charge: Charge) -> Self {
-        Self { set, body, charge }
-    }
-
-    /// Fields that replace the base's: `Content-Encoding`, `ETag` and the like.
-    #[must_use]
-    pub fn set(&self) -> &HeaderMap {
-        &self.set
+    pub(super) fn new(body: StoredBody, charge: Charge) -> Self {
+        Self { body, charge }
     }
 
     /// The body; a clone of it is a reader.
@@ -53,7 +44,7 @@ impl Child {
     /// Bytes it takes, overhead included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        OVERHEAD + fields_bytes(&self.set) + body_bytes(&self.body)
+        OVERHEAD + body_bytes(&self.body)
     }
 
     /// The entry in the books.

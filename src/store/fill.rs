@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::base::{Base, CHUNK_OVERHEAD, Head, Life, MAX_VARIANTS, Slot, fields_bytes};
+use super::base::{Base, CHUNK_OVERHEAD, Head, Life, MAX_VARIANTS, Slot};
 use super::child::{self, Child, ChildKind};
 use super::flight::{Joinable, Landing};
 use super::ledger::{Charge, Hold, Share};
@@ -122,17 +122,10 @@ impl Filling {
 /// A child whose body is still being made.
 #[derive(Debug)]
 pub struct ChildFilling {
-    set: HeaderMap,
     spool: Spool,
 }
 
 impl ChildFilling {
-    /// Fields that replace the base's.
-    #[must_use]
-    pub fn set(&self) -> &HeaderMap {
-        &self.set
-    }
-
     /// A reader of the whole body; `None` when its beginning is gone.
     #[must_use]
     pub fn reader(&self) -> Option<SpoolReader> {
@@ -363,7 +356,7 @@ impl Sink for ChildFill {
     fn finish(self, trailers: Option<HeaderMap>) -> Result<Self::Kept, NotKept> {
         let store = self.writing.store.clone();
         let body = self.writing.finish(trailers)?;
-        let child = Child::new(self.filling.set.clone(), body, self.charge);
+        let child = Child::new(body, self.charge);
         store.reserve(self.base.share(), child.entry(), child.bytes())?;
         let child = Arc::new(child);
         store.keep_child(&child, &self.base, self.kind)?;
@@ -410,23 +403,17 @@ impl Store {
         Ok(Fill { writing, filling, epoch, unborn: Unborn(Some(life)), landing })
     }
 
-    /// Begins to make a child of the response with the life `base`; `set` are the fields that replace the base's.
+    /// Begins to make a child of the response with the life `base`.
     ///
     /// # Errors
     /// Why it will not be kept; the lead is handed back, to release the followers.
-    pub fn begin_child(
-        &self,
-        lead: MakeLead,
-        base: &Arc<Life>,
-        set: HeaderMap,
-        limit: u64,
-    ) -> Result<ChildFill, (MakeLead, NotKept)> {
+    pub fn begin_child(&self, lead: MakeLead, base: &Arc<Life>, limit: u64) -> Result<ChildFill, (MakeLead, NotKept)> {
         let charge = Charge::new(base.share().clone());
-        let writing = match Writing::begin(self, &charge, child::OVERHEAD + fields_bytes(&set), None, limit) {
+        let writing = match Writing::begin(self, &charge, child::OVERHEAD, None, limit) {
             Ok(writing) => writing,
             Err(reason) => return Err((lead, reason)),
         };
-        let filling = Arc::new(ChildFilling { set, spool: writing.spool.clone() });
+        let filling = Arc::new(ChildFilling { spool: writing.spool.clone() });
         let kind = lead.key().kind;
         let landing = lead.share(filling.clone());
         Ok(ChildFill { writing, filling, charge, base: base.clone(), landing, kind })

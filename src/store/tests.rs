@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_LANGUAGE, CONTENT_ENCODING, ETAG};
+use http::header::{ACCEPT_LANGUAGE, ETAG};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::*;
@@ -73,8 +73,7 @@ fn put_head(
 
 fn put_child(store: &Store, base: &Arc<Life>) -> Result<Arc<Child>, NotKept> {
     let Joined::Leader(lead) = store.join_child(base, BR) else { panic!("somebody makes it already") };
-    let set = headers(&[(CONTENT_ENCODING, "br")]);
-    let mut fill = store.begin_child(lead, base, set, MIB).map_err(|(_, reason)| reason)?;
+    let mut fill = store.begin_child(lead, base, MIB).map_err(|(_, reason)| reason)?;
     fill.push(Bytes::from_static(b"compressed"));
     fill.finish(None)
 }
