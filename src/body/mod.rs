@@ -5,6 +5,7 @@
 //! workers wrote ([`Body::Spool`], [`Body::Stored`]) hold only shared, thread-safe parts.
 
 mod filtered;
+pub mod http1;
 mod message;
 mod spool;
 

@@ -24,8 +24,9 @@ use tokio_rustls::server::TlsStream;
 use super::connection::Connection;
 use super::gate::{ConnectionGuard, Gate};
 use super::lifecycle::{Lifecycle, Seat};
-use super::transport::{ReadAhead, Transport, borrow_buffer};
+use super::transport::{ReadAhead, Transport};
 use super::{Handler, Phase, Settings, contains, http1, http2, proxy_protocol};
+use crate::body::http1::borrow_buffer;
 use crate::body::{Peer, TlsPeer};
 use crate::clock::Clock;
 

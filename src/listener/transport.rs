@@ -1,6 +1,5 @@
-//! What a driver needs of a connection, and the buffers connections share.
+//! What a driver needs of a connection.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -9,6 +8,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::body::http1::{READ_CHUNK, borrow_buffer, return_buffer};
 
 /// A client connection as the drivers see it.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
@@ -32,34 +33,6 @@ impl Transport for TlsStream<ReadAhead> {
 #[cfg(test)]
 impl Transport for tokio::io::DuplexStream {
     fn abort(&mut self) {}
-}
-
-/// Bytes read from a socket at a time.
-pub(super) const READ_CHUNK: usize = 16 * 1024;
-/// Buffers a worker keeps for its connections to borrow; more than are in use between two polls buys nothing.
-const SPARE: usize = 16;
-
-thread_local! {
-    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-}
-
-/// An empty buffer with room for [`READ_CHUNK`] bytes, so that idle connections need none of their own.
-pub(super) fn borrow_buffer() -> BytesMut {
-    let spare = BUFFERS.with_borrow_mut(Vec::pop);
-    spare.unwrap_or_else(|| BytesMut::with_capacity(READ_CHUNK))
-}
-
-/// Takes back what `buffer` holds in memory and leaves it without any.
-pub(super) fn return_buffer(buffer: &mut BytesMut) {
-    let mut buffer = std::mem::take(buffer);
-    buffer.clear();
-    if buffer.try_reclaim(READ_CHUNK) && buffer.capacity() <= 2 * READ_CHUNK {
-        BUFFERS.with_borrow_mut(|spare| {
-            if spare.len() < SPARE {
-                spare.push(buffer);
-            }
-        });
-    }
 }
 
 /// A socket under TLS: reads in large pieces, where rustls would ask for 4 KiB at a time, and begins with what was read

@@ -15,10 +15,10 @@ use http::{StatusCode, Version};
 use http_body::Body as _;
 
 use super::encode::{self, Asked, BodyFraming};
-use super::framing::Framing;
 use super::head::Head;
 use super::tunnel;
 use super::wire::{self, Arrival, Incoming, Tick, Wire};
+use crate::body::http1::{Framing, Outbox, chunk_head, last_chunk};
 use crate::body::{Body, Interim, Request, Response};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::listener::connection::Connection;
@@ -196,7 +196,7 @@ impl<S: Transport, H: Handler> Driver<S, H> {
         let written = std::future::poll_fn(|cx| self.poll_send(cx, &mut sending)).await;
         drop(sending.body.take());
         let mut wire = self.wire.borrow_mut();
-        let left = wire.outbox.len() as u64;
+        let left = wire.outbox.unwritten() as u64;
         let error = sending.failed.or(written.err().map(|kind| ProxyError::new(kind, Stage::Listener)));
         let settled = wire.settle_body() && wire.body_done();
         if error.is_some() && framing == BodyFraming::Close {
@@ -290,7 +290,7 @@ type Frame = Option<Result<http_body::Frame<bytes::Bytes>, ProxyError>>;
 impl Sending {
     /// Adds one frame; true when it was the last. A body that breaks off, or is not as long as announced, ends without
     /// its terminator, and the connection will be cut.
-    fn add(&mut self, frame: Frame, outbox: &mut super::outbox::Outbox) -> bool {
+    fn add(&mut self, frame: Frame, outbox: &mut Outbox) -> bool {
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(piece) if piece.is_empty() => false,
@@ -298,7 +298,7 @@ impl Sending {
                 Err(frame) => {
                     if self.framing == BodyFraming::Chunked {
                         let trailers = frame.into_trailers().ok();
-                        outbox.compose(|to| encode::last_chunk(to, trailers.as_ref()));
+                        outbox.compose(|to| last_chunk(to, trailers.as_ref()));
                     }
                     self.check_length();
                     true
@@ -310,7 +310,7 @@ impl Sending {
             }
             None => {
                 if self.framing == BodyFraming::Chunked {
-                    outbox.compose(|to| encode::last_chunk(to, None));
+                    outbox.compose(|to| last_chunk(to, None));
                 }
                 self.check_length();
                 true
@@ -318,7 +318,7 @@ impl Sending {
         }
     }
 
-    fn add_piece(&mut self, piece: bytes::Bytes, outbox: &mut super::outbox::Outbox) -> bool {
+    fn add_piece(&mut self, piece: bytes::Bytes, outbox: &mut Outbox) -> bool {
         let length = piece.len() as u64;
         if self.announced.is_some_and(|announced| self.taken + length > announced) {
             self.failed = Some(ProxyError::new(ErrorKind::Internal("body_longer_than_announced"), Stage::Listener));
@@ -326,7 +326,7 @@ impl Sending {
         }
         self.taken += length;
         if self.framing == BodyFraming::Chunked {
-            outbox.compose(|to| encode::chunk_head(to, piece.len()));
+            outbox.compose(|to| chunk_head(to, piece.len()));
             outbox.push(piece);
             outbox.push(bytes::Bytes::from_static(b"\r\n"));
         } else {

@@ -1,10 +1,11 @@
-//! Writing a response: which framing it gets, its head, its chunks (RFC 9112 §4, §6, §7).
+//! Writing a response: which framing it gets, and its head (RFC 9112 §4, §6).
 
 use bytes::{BufMut, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::header::{DATE, TRAILER, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use crate::body::Response;
+use crate::body::http1::{field, fields, length_field};
 
 /// What of the request decides how its response is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,74 +105,10 @@ pub(super) fn interim(to: &mut BytesMut, status: StatusCode, headers: &HeaderMap
     to.put_slice(b"\r\n");
 }
 
-/// Appends the line in front of a chunk.
-pub(super) fn chunk_head(to: &mut BytesMut, length: usize) {
-    let mut digits = [0_u8; 16];
-    let mut rest = length;
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef".get(rest & 0xf).copied().unwrap_or(b'0');
-        rest >>= 4;
-        used += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    to.put_slice(digits.get(digits.len() - used..).unwrap_or_default());
-    to.put_slice(b"\r\n");
-}
-
-/// Appends what follows the last chunk: the trailer section.
-pub(super) fn last_chunk(to: &mut BytesMut, trailers: Option<&HeaderMap>) {
-    to.put_slice(b"0\r\n");
-    if let Some(trailers) = trailers {
-        fields(to, trailers);
-    }
-    to.put_slice(b"\r\n");
-}
-
 fn status_line(to: &mut BytesMut, status: StatusCode) {
     to.put_slice(b"HTTP/1.1 ");
     to.put_slice(status.as_str().as_bytes());
     to.put_slice(b" ");
     to.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     to.put_slice(b"\r\n");
-}
-
-fn fields(to: &mut BytesMut, headers: &HeaderMap) {
-    for (name, value) in headers {
-        if !is_framing(name) {
-            field(to, name.as_str().as_bytes(), value.as_bytes());
-        }
-    }
-}
-
-fn field(to: &mut BytesMut, name: &[u8], value: &[u8]) {
-    to.reserve(name.len() + value.len() + 4);
-    to.put_slice(name);
-    to.put_slice(b": ");
-    to.put_slice(value);
-    to.put_slice(b"\r\n");
-}
-
-fn length_field(to: &mut BytesMut, length: u64) {
-    let mut digits = [0_u8; 20];
-    let mut rest = length;
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        used += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    field(to, b"content-length", digits.get(digits.len() - used..).unwrap_or_default());
-}
-
-/// True for the fields that only the driver may write.
-fn is_framing(name: &HeaderName) -> bool {
-    [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TE].contains(name)
-        || name.as_str() == "keep-alive"
-        || name.as_str() == "proxy-connection"
 }

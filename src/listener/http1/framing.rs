@@ -6,18 +6,8 @@
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
 
+use crate::body::http1::{Framing, decimal};
 use crate::error::ErrorKind;
-
-/// The framing of one request body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// No body follows the head.
-    Empty,
-    /// Exactly this many bytes follow; never zero.
-    Length(u64),
-    /// Chunks follow, then a trailer section.
-    Chunked,
-}
 
 /// The framing a head declares, or the reason it cannot be trusted. Cost: two map lookups without a body.
 pub(super) fn decide(version: Version, headers: &HeaderMap) -> Result<Framing, ErrorKind> {
@@ -39,18 +29,6 @@ pub(super) fn decide(version: Version, headers: &HeaderMap) -> Result<Framing, E
             None => ambiguous("cl_invalid"),
         },
     }
-}
-
-/// The value of a run of ASCII digits; `None` for anything else and beyond 64 bits. `+5`, ` 5` and the empty string,
-/// which `str::parse` and lenient servers disagree about, are `None`.
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |sum, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        sum.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// The reason to refuse a field name that some origin would fold into a framing field: `Transfer_Encoding` reads as

@@ -12,7 +12,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
-use super::framing::{self, Framing};
+use super::framing;
+use crate::body::http1::Framing;
 use crate::error::ErrorKind;
 use crate::listener::{Limits, authority};
 

@@ -4,21 +4,19 @@
 //! |---|---|
 //! | `head` | where a request head ends, what it says |
 //! | `framing` | how long its body is |
-//! | `body` | the body out of the bytes that arrive |
-//! | `encode` | response heads and chunks |
-//! | `outbox` | bytes on their way out, gathered |
+//! | `encode` | response heads |
 //! | `wire` | one connection's bytes and deadlines |
 //! | `driver` | the loop over exchanges |
 //! | `tunnel` | what follows an upgrade |
 //!
+//! Bodies are read and written by [`crate::body::http1`], as those of the origins are.
+//!
 //! Absent on purpose: `h2c` upgrades, CONNECT, `Transfer-Encoding` other than `chunked`, HTTP/0.9.
 
-mod body;
 mod driver;
 mod encode;
 mod framing;
 mod head;
-mod outbox;
 mod tunnel;
 mod wire;
 

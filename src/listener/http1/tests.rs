@@ -437,11 +437,11 @@ fn an_answer_leaves_in_one_write() {
         let (client, server) = tokio::io::duplex(1024);
         let io = Counting { io: server, writes: std::rc::Rc::default() };
         let writes = std::rc::Rc::clone(&io.writes);
-        let mut outbox = super::outbox::Outbox::default();
+        let mut outbox = crate::body::http1::Outbox::default();
         outbox.compose(|to| to.extend_from_slice(b"head"));
         outbox.push(bytes::Bytes::from_static(b"body"));
         let mut io = io;
-        std::future::poll_fn(|cx| outbox.poll_write(cx, &mut io, &mut false)).await.expect("written");
+        std::future::poll_fn(|cx| outbox.poll_write(cx, &mut io, &mut 0)).await.expect("written");
         drop(io);
         let mut client = client;
         assert_eq!(crate::listener::testing::read_to_end(&mut client).await, "headbody");

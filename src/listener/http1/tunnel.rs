@@ -12,10 +12,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::wire::Wire;
 use crate::body::Upgrade;
+use crate::body::http1::{READ_CHUNK, borrow_buffer, return_buffer};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::listener::lifecycle::Seat;
 use crate::listener::timer::Side;
-use crate::listener::transport::{READ_CHUNK, Transport, borrow_buffer, return_buffer};
+use crate::listener::transport::Transport;
 use crate::listener::{Phase, Sent};
 
 /// Copies both ways. The outbox still holds the head that announced the tunnel.

@@ -14,15 +14,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 
-use super::body::{Decoded, Decoder};
-use super::framing::Framing;
 use super::head::{self, Head, Scan, Scanner};
-use super::outbox::Outbox;
 use crate::body::Source;
+use crate::body::http1::{Decoded, Decoder, Fault, Framing, Outbox, READ_CHUNK, borrow_buffer, return_buffer};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::listener::lifecycle::Seat;
 use crate::listener::timer::{Side, Timer};
-use crate::listener::transport::{READ_CHUNK, Transport, borrow_buffer, return_buffer};
+use crate::listener::transport::Transport;
 use crate::listener::{Phase, Settings};
 
 /// Bytes of later requests kept while an earlier one is being answered.
@@ -208,7 +206,7 @@ impl<S: Transport> Wire<S> {
                         return Poll::Pending;
                     }
                 },
-                Err(kind) => self.fault = Some(kind),
+                Err(fault) => self.fault = Some(body_fault(fault)),
             }
         }
     }
@@ -269,9 +267,9 @@ impl<S: Transport> Wire<S> {
 
     /// Writes the outbox; the write deadline runs while nothing moves.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut progress = false;
-        let polled = self.outbox.poll_write(cx, &mut self.io, &mut progress);
-        if progress || polled.is_ready() {
+        let mut moved = 0;
+        let polled = self.outbox.poll_write(cx, &mut self.io, &mut moved);
+        if moved > 0 || polled.is_ready() {
             self.timer.clear(Side::Write);
         }
         if polled.is_pending() {
@@ -344,6 +342,16 @@ impl<S: Transport> Wire<S> {
     /// The connection itself.
     pub(super) fn io(&mut self) -> &mut S {
         &mut self.io
+    }
+}
+
+/// A broken request body, in the words of a refusal.
+fn body_fault(fault: Fault) -> ErrorKind {
+    match fault {
+        Fault::Ambiguous(reason) => ErrorKind::AmbiguousFraming(reason),
+        Fault::Malformed(reason) => ErrorKind::BadRequest(reason),
+        Fault::TrailersTooLarge => ErrorKind::HeaderTooLarge,
+        Fault::TooManyTrailers => ErrorKind::TooManyHeaders,
     }
 }
 

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::listener::transport::{borrow_buffer, return_buffer};
+use crate::body::http1::{borrow_buffer, return_buffer};
 
 /// Bytes gathered at most before they are written.
 const FULL: usize = 128 * 1024;

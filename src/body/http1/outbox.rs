@@ -1,4 +1,4 @@
-//! Bytes on their way to the client.
+//! Bytes on their way out.
 //!
 //! Small writes (heads, chunk lines) are collected in front, large pieces queue behind without a copy, and one gathering
 //! write takes both: a head and its body leave in one system call, and in one TLS record where they fit.
@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-use crate::listener::transport::{borrow_buffer, return_buffer};
+use super::buffer::{borrow_buffer, return_buffer};
 
 /// Bytes collected before the body is not asked for more: two full TLS buffers, and enough for one large write.
 const FULL: usize = 128 * 1024;
@@ -20,7 +20,7 @@ const SLICES: usize = 32;
 
 /// What waits to be written, in order: `front`, then `queue`.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub struct Outbox {
     front: BytesMut,
     queue: VecDeque<Bytes>,
     queued: usize,
@@ -30,23 +30,31 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Bytes not written yet.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
         self.front.len() + self.queued
     }
 
+    /// True when everything is with the transport, flushed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.unwritten() == 0 && !self.unflushed
+    }
+
     /// True while another piece may be added.
-    pub(super) fn has_room(&self) -> bool {
-        self.len() < FULL && self.queue.len() < SLICES - 1
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.unwritten() < FULL && self.queue.len() < SLICES - 1
     }
 
     /// Adds a large piece without copying it.
-    pub(super) fn push(&mut self, piece: Bytes) {
+    pub fn push(&mut self, piece: Bytes) {
         self.queued += piece.len();
         self.queue.push_back(piece);
     }
 
     /// Adds what `write` appends.
-    pub(super) fn compose(&mut self, write: impl FnOnce(&mut BytesMut)) {
+    pub fn compose(&mut self, write: impl FnOnce(&mut BytesMut)) {
         if self.queue.is_empty() {
             if self.front.capacity() == 0 {
                 self.front = borrow_buffer();
@@ -59,19 +67,22 @@ impl Outbox {
         }
     }
 
-    /// Ready once everything is with the transport. `progress` is set when any byte moved.
-    pub(super) fn poll_write<S: AsyncWrite + Unpin>(
+    /// Ready once everything is with the transport. `moved` grows by the bytes it took.
+    ///
+    /// # Errors
+    /// The transport's; what is left is not to be written any more.
+    pub fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut S,
-        progress: &mut bool,
+        moved: &mut u64,
     ) -> Poll<io::Result<()>> {
-        while self.len() > 0 {
+        while self.unwritten() > 0 {
             let written = ready!(self.poll_write_some(cx, io))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            *progress = true;
+            *moved += written as u64;
             self.unflushed = true;
             self.advance(written);
         }

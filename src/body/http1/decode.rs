@@ -1,4 +1,4 @@
-//! Reading a request body out of the bytes that arrived (RFC 9112 §6 and §7), strictly.
+//! Reading a body out of the bytes that arrived (RFC 9112 §6 and §7), strictly.
 //!
 //! Pure: bytes in, frames out; whoever calls reads the socket. A chunk size is 1 to 16 hexadecimal digits and nothing
 //! else in front of them; extensions are skipped but bounded; every line ends in CRLF. Trailers are bounded like a head
@@ -8,8 +8,29 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::framing::Framing;
-use crate::error::ErrorKind;
+/// How the end of a body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// No body follows the head.
+    Empty,
+    /// Exactly this many bytes follow; never zero.
+    Length(u64),
+    /// Chunks follow, then a trailer section.
+    Chunked,
+}
+
+/// Why bytes are no body. Each holds a stable name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Another reader might see the end of the body elsewhere.
+    Ambiguous(&'static str),
+    /// Plainly wrong, or more than anybody sends.
+    Malformed(&'static str),
+    /// The trailer section has too many bytes.
+    TrailersTooLarge,
+    /// The trailer section has too many fields.
+    TooManyTrailers,
+}
 
 /// Longest line of a chunk header, extensions included.
 const CHUNK_LINE: usize = 256;
@@ -27,6 +48,8 @@ const SHARE_FROM: usize = 4 * 1024;
 enum Place {
     /// Inside a body or chunk of known length.
     Bytes(u64),
+    /// Inside a body that ends with its connection.
+    UntilClose,
     /// At a chunk header.
     Size,
     /// At the CRLF behind a chunk.
@@ -37,9 +60,22 @@ enum Place {
     End,
 }
 
+/// The value of a run of ASCII digits; `None` for anything else and beyond 64 bits. `+5`, ` 5` and the empty string,
+/// which `str::parse` and lenient servers disagree about, are `None`.
+#[must_use]
+pub fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |sum, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
 /// What the bytes at hand amount to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Decoded {
+pub enum Decoded {
     /// More bytes are needed.
     Need,
     /// A piece of the body; never empty.
@@ -50,9 +86,9 @@ pub(super) enum Decoded {
     End,
 }
 
-/// The reading state of one request body.
+/// The reading state of one body.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub struct Decoder {
     place: Place,
     chunked: bool,
     extensions: usize,
@@ -60,7 +96,8 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// A decoder at the start of a body.
-    pub(super) fn new(framing: Framing) -> Self {
+    #[must_use]
+    pub fn new(framing: Framing) -> Self {
         let place = match framing {
             Framing::Empty => Place::End,
             Framing::Length(length) => Place::Bytes(length),
@@ -69,13 +106,28 @@ impl Decoder {
         Self { place, chunked: framing == Framing::Chunked, extensions: 0 }
     }
 
+    /// A decoder for a body that ends with its connection (responses only). It never says [`Decoded::End`]: whoever sees
+    /// the connection end knows.
+    #[must_use]
+    pub fn until_close() -> Self {
+        Self { place: Place::UntilClose, chunked: false, extensions: 0 }
+    }
+
+    /// True for a body that ends with its connection.
+    #[must_use]
+    pub fn is_until_close(&self) -> bool {
+        self.place == Place::UntilClose
+    }
+
     /// True when every byte of the body has been taken.
-    pub(super) fn is_done(&self) -> bool {
+    #[must_use]
+    pub fn is_done(&self) -> bool {
         self.place == Place::End
     }
 
-    /// Bytes still to come, where the client announced a length.
-    pub(super) fn remaining(&self) -> Option<u64> {
+    /// Bytes still to come, where a length was announced.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
         match self.place {
             Place::End => Some(0),
             Place::Bytes(length) if !self.chunked => Some(length),
@@ -84,12 +136,24 @@ impl Decoder {
     }
 
     /// Takes the next piece out of `input`. Cost: one small copy, or a reference count for large pieces.
-    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Decoded, ErrorKind> {
+    ///
+    /// # Errors
+    /// Why `input` is no body; the bytes behind the fault belong to nobody.
+    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Decoded, Fault> {
         loop {
             match self.place {
                 Place::End => return Ok(Decoded::End),
-                Place::Bytes(_) if input.is_empty() => return Ok(Decoded::Need),
-                Place::Bytes(left) => return Ok(Decoded::Data(self.take(left, input))),
+                Place::Bytes(_) | Place::UntilClose if input.is_empty() => return Ok(Decoded::Need),
+                Place::Bytes(left) => {
+                    let piece = take(left, input);
+                    self.place = match (left - piece.len() as u64, self.chunked) {
+                        (0, true) => Place::ChunkEnd,
+                        (0, false) => Place::End,
+                        (left, _) => Place::Bytes(left),
+                    };
+                    return Ok(Decoded::Data(piece));
+                }
+                Place::UntilClose => return Ok(Decoded::Data(take(u64::MAX, input))),
                 Place::Size => match self.chunk_size(input)? {
                     None => return Ok(Decoded::Need),
                     Some(0) => self.place = Place::Trailers,
@@ -100,9 +164,9 @@ impl Decoder {
                         input.advance(2);
                         self.place = Place::Size;
                     }
-                    Some(_) => return Err(ErrorKind::AmbiguousFraming("chunk_end")),
+                    Some(_) => return Err(Fault::Ambiguous("chunk_end")),
                     None if input.first().is_some_and(|byte| *byte != b'\r') => {
-                        return Err(ErrorKind::AmbiguousFraming("chunk_end"));
+                        return Err(Fault::Ambiguous("chunk_end"));
                     }
                     None => return Ok(Decoded::Need),
                 },
@@ -111,40 +175,24 @@ impl Decoder {
         }
     }
 
-    fn take(&mut self, left: u64, input: &mut BytesMut) -> Bytes {
-        let length = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        let left = left - length as u64;
-        self.place = match (left, self.chunked) {
-            (0, true) => Place::ChunkEnd,
-            (0, false) => Place::End,
-            _ => Place::Bytes(left),
-        };
-        if length >= SHARE_FROM {
-            return input.split_to(length).freeze();
-        }
-        let piece = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
-        input.advance(length);
-        piece
-    }
-
     /// The size of the chunk whose header is next; `None` until its line is complete.
-    fn chunk_size(&mut self, input: &mut BytesMut) -> Result<Option<u64>, ErrorKind> {
+    fn chunk_size(&mut self, input: &mut BytesMut) -> Result<Option<u64>, Fault> {
         let seen = input.get(..input.len().min(CHUNK_LINE)).unwrap_or_default();
         let Some(end) = line_end(seen)? else {
             // What is there must already look right, so that a fault is not waited for.
             parse_size(seen.split(|byte| *byte == b'\r').next().unwrap_or_default(), true)?;
-            return if seen.len() == CHUNK_LINE { Err(ErrorKind::BadRequest("chunk_line_long")) } else { Ok(None) };
+            return if seen.len() == CHUNK_LINE { Err(Fault::Malformed("chunk_line_long")) } else { Ok(None) };
         };
         let (size, extension) = parse_size(seen.get(..end).unwrap_or_default(), false)?;
         self.extensions += extension;
         if self.extensions > EXTENSIONS {
-            return Err(ErrorKind::BadRequest("chunk_extensions"));
+            return Err(Fault::Malformed("chunk_extensions"));
         }
         input.advance(end + 2);
         Ok(Some(size))
     }
 
-    fn trailers(&mut self, input: &mut BytesMut) -> Result<Decoded, ErrorKind> {
+    fn trailers(&mut self, input: &mut BytesMut) -> Result<Decoded, Fault> {
         if input.starts_with(b"\r\n") {
             input.advance(2);
             self.place = Place::End;
@@ -152,10 +200,10 @@ impl Decoder {
         }
         let Some(length) = section_end(input)? else {
             let over = input.len() > TRAILERS;
-            return if over { Err(ErrorKind::HeaderTooLarge) } else { Ok(Decoded::Need) };
+            return if over { Err(Fault::TrailersTooLarge) } else { Ok(Decoded::Need) };
         };
         if length > TRAILERS {
-            return Err(ErrorKind::HeaderTooLarge);
+            return Err(Fault::TrailersTooLarge);
         }
         let trailers = parse_trailers(&input.split_to(length))?;
         self.place = Place::End;
@@ -163,20 +211,31 @@ impl Decoder {
     }
 }
 
+/// At most `left` bytes off the front.
+fn take(left: u64, input: &mut BytesMut) -> Bytes {
+    let length = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+    if length >= SHARE_FROM {
+        return input.split_to(length).freeze();
+    }
+    let piece = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
+    input.advance(length);
+    piece
+}
+
 /// Position of the CRLF that ends the first line; a CR or LF on its own is refused.
-fn line_end(line: &[u8]) -> Result<Option<usize>, ErrorKind> {
+fn line_end(line: &[u8]) -> Result<Option<usize>, Fault> {
     let Some(at) = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else { return Ok(None) };
     match (line.get(at), line.get(at + 1)) {
-        (Some(b'\n'), _) => Err(ErrorKind::BadRequest("bare_lf")),
+        (Some(b'\n'), _) => Err(Fault::Malformed("bare_lf")),
         (_, Some(b'\n')) => Ok(Some(at)),
-        (_, Some(_)) => Err(ErrorKind::BadRequest("bare_cr")),
+        (_, Some(_)) => Err(Fault::Malformed("bare_cr")),
         (_, None) => Ok(None),
     }
 }
 
 /// Size and extension length of a chunk header line; a `partial` line may still lack its digits.
-fn parse_size(line: &[u8], partial: bool) -> Result<(u64, usize), ErrorKind> {
-    let fault = Err(ErrorKind::AmbiguousFraming("chunk_size"));
+fn parse_size(line: &[u8], partial: bool) -> Result<(u64, usize), Fault> {
+    let fault = Err(Fault::Ambiguous("chunk_size"));
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at_checked(digits).unwrap_or_default();
     if digits.len() > 16 || (digits.is_empty() && !(partial && line.is_empty())) {
@@ -192,7 +251,7 @@ fn parse_size(line: &[u8], partial: bool) -> Result<(u64, usize), ErrorKind> {
 }
 
 /// Length of a trailer section up to and including its empty line.
-fn section_end(input: &[u8]) -> Result<Option<usize>, ErrorKind> {
+fn section_end(input: &[u8]) -> Result<Option<usize>, Fault> {
     let mut from = 0;
     while let Some(line) = input.get(from..) {
         match line_end(line)? {
@@ -204,19 +263,19 @@ fn section_end(input: &[u8]) -> Result<Option<usize>, ErrorKind> {
     Ok(None)
 }
 
-fn parse_trailers(section: &[u8]) -> Result<HeaderMap, ErrorKind> {
-    let malformed = || ErrorKind::BadRequest("trailers");
+fn parse_trailers(section: &[u8]) -> Result<HeaderMap, Fault> {
+    let malformed = || Fault::Malformed("trailers");
     let mut fields = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
     let fields = match httparse::parse_headers(section, &mut fields) {
         Ok(httparse::Status::Complete((_, fields))) => fields,
-        Err(httparse::Error::TooManyHeaders) => return Err(ErrorKind::TooManyHeaders),
+        Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooManyTrailers),
         _ => return Err(malformed()),
     };
     let mut trailers = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).or(Err(malformed()))?;
         if [CONTENT_LENGTH, TRANSFER_ENCODING, HOST, TRAILER].contains(&name) {
-            return Err(ErrorKind::BadRequest("trailer_forbidden"));
+            return Err(Fault::Malformed("trailer_forbidden"));
         }
         trailers.append(name, HeaderValue::from_bytes(field.value).or(Err(malformed()))?);
     }
@@ -228,7 +287,7 @@ mod tests {
     use super::*;
 
     /// Feeds `input` in pieces of `step` bytes and returns body, trailers and what is left over.
-    fn read(framing: Framing, input: &[u8], step: usize) -> Result<(Vec<u8>, usize, Vec<u8>), ErrorKind> {
+    fn read(framing: Framing, input: &[u8], step: usize) -> Result<(Vec<u8>, usize, Vec<u8>), Fault> {
         let (mut decoder, mut buffer) = (Decoder::new(framing), BytesMut::new());
         let (mut body, mut trailers) = (Vec::new(), 0);
         let mut pieces = input.chunks(step);
@@ -236,7 +295,7 @@ mod tests {
             match decoder.decode(&mut buffer)? {
                 Decoded::Need => match pieces.next() {
                     Some(piece) => buffer.extend_from_slice(piece),
-                    None => return Err(ErrorKind::ClientGone),
+                    None => return Err(Fault::Malformed("cut")),
                 },
                 Decoded::Data(piece) => body.extend_from_slice(&piece),
                 Decoded::Trailers(fields) => trailers = fields.len(),
@@ -274,29 +333,29 @@ mod tests {
                 .repeat(60);
         let fields = [b"0\r\n".as_slice(), &b"x: y\r\n".repeat(40), b"\r\n"].concat();
         let large = [b"0\r\nx: ".as_slice(), &[b'y'; 9000], b"\r\n\r\n"].concat();
-        use ErrorKind::{AmbiguousFraming, BadRequest};
-        let cases: [(&[u8], ErrorKind); 21] = [
-            (b"\r\nabc", AmbiguousFraming("chunk_size")),
-            (b" 3\r\nabc\r\n", AmbiguousFraming("chunk_size")),
-            (b"+3\r\nabc\r\n", AmbiguousFraming("chunk_size")),
-            (b"-3\r\nabc\r\n", AmbiguousFraming("chunk_size")),
-            (b"0x3\r\nabc\r\n", AmbiguousFraming("chunk_size")),
-            (b"3 \r\nabc\r\n", AmbiguousFraming("chunk_size")),
-            (b"g\r\n", AmbiguousFraming("chunk_size")),
-            (b"00000000000000003\r\nabc\r\n", AmbiguousFraming("chunk_size")),
-            (b"3\nabc\r\n", BadRequest("bare_lf")),
-            (b"3\rabc\r\n", BadRequest("bare_cr")),
-            (b"3;a\nb\r\nabc\r\n", BadRequest("bare_lf")),
-            (b"3;a\0\r\nabc\r\n", AmbiguousFraming("chunk_size")),
-            (b"3\r\nabcd\r\n", AmbiguousFraming("chunk_end")),
-            (b"3\r\nabc\n0\r\n\r\n", AmbiguousFraming("chunk_end")),
-            (b"0\r\nx y: 1\r\n\r\n", BadRequest("trailers")),
-            (b"0\r\nx: 1\n\r\n", BadRequest("bare_lf")),
-            (b"0\r\nContent-Length: 1\r\n\r\n", BadRequest("trailer_forbidden")),
-            (&long, BadRequest("chunk_line_long")),
-            (&many, BadRequest("chunk_extensions")),
-            (&fields, ErrorKind::TooManyHeaders),
-            (&large, ErrorKind::HeaderTooLarge),
+        use Fault::{Ambiguous, Malformed};
+        let cases: [(&[u8], Fault); 21] = [
+            (b"\r\nabc", Ambiguous("chunk_size")),
+            (b" 3\r\nabc\r\n", Ambiguous("chunk_size")),
+            (b"+3\r\nabc\r\n", Ambiguous("chunk_size")),
+            (b"-3\r\nabc\r\n", Ambiguous("chunk_size")),
+            (b"0x3\r\nabc\r\n", Ambiguous("chunk_size")),
+            (b"3 \r\nabc\r\n", Ambiguous("chunk_size")),
+            (b"g\r\n", Ambiguous("chunk_size")),
+            (b"00000000000000003\r\nabc\r\n", Ambiguous("chunk_size")),
+            (b"3\nabc\r\n", Malformed("bare_lf")),
+            (b"3\rabc\r\n", Malformed("bare_cr")),
+            (b"3;a\nb\r\nabc\r\n", Malformed("bare_lf")),
+            (b"3;a\0\r\nabc\r\n", Ambiguous("chunk_size")),
+            (b"3\r\nabcd\r\n", Ambiguous("chunk_end")),
+            (b"3\r\nabc\n0\r\n\r\n", Ambiguous("chunk_end")),
+            (b"0\r\nx y: 1\r\n\r\n", Malformed("trailers")),
+            (b"0\r\nx: 1\n\r\n", Malformed("bare_lf")),
+            (b"0\r\nContent-Length: 1\r\n\r\n", Malformed("trailer_forbidden")),
+            (&long, Malformed("chunk_line_long")),
+            (&many, Malformed("chunk_extensions")),
+            (&fields, Fault::TooManyTrailers),
+            (&large, Fault::TrailersTooLarge),
         ];
         for (input, expected) in cases {
             for step in [1, 4, 10_000] {
