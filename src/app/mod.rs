@@ -24,7 +24,9 @@ use crate::admin::Fault;
 use crate::listener::Phase;
 use crate::snapshot::watch::Watch;
 
+use crate::clock::Clock;
 use reload::Reloading;
+pub use start::{Started, start};
 
 /// How long the last log lines may take at exit.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -41,9 +43,9 @@ type ReloadRequest = oneshot::Sender<Result<u64, Vec<Fault>>>;
 /// what was wrong is on standard error.
 #[must_use]
 pub fn run(main: &Path) -> ExitCode {
-    match start::start(main) {
+    match start(main, Clock::System) {
         Ok(started) => {
-            let start::Started { side, reloading, requests, log } = started;
+            let Started { side, reloading, requests, log } = started;
             let clean = side.block_on(supervise(reloading, requests));
             side.shutdown_timeout(FLUSH);
             let _lines_may_be_lost = log.flush(FLUSH);

@@ -4,6 +4,7 @@
 //! user, and only then threads, which inherit the user.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +39,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// How many callers of `POST /reload` may wait.
 const RELOAD_QUEUE: usize = 16;
 
-/// A process that serves.
-pub(super) struct Started {
+/// A process that serves, until this is dropped; signals and files are followed by `supervise` only.
+pub struct Started {
     /// Probes, admin, demo origins; `supervise` runs on it too.
     pub(super) side: Runtime,
     /// Everything a reload touches.
@@ -50,12 +51,22 @@ pub(super) struct Started {
     pub(super) log: Arc<ProcessLog>,
 }
 
-/// Starts everything.
+impl Started {
+    /// Where the listener `name` really listens: a configured port may be 0. `None` when there is no such listener.
+    #[must_use]
+    pub fn address(&self, name: &str) -> Option<SocketAddr> {
+        let snapshot = self.reloading.current.load();
+        let listener = snapshot.listeners.iter().find(|listener| *listener.settings.name == *name)?;
+        self.reloading.listeners.bound().of(listener)
+    }
+}
+
+/// Starts everything. `clock` is what exchanges, freshness and certificates go by; a test may keep its hand on it. Timeouts
+/// and probes run by the machine's whatever it is.
 ///
 /// # Errors
 /// Words for the operator: every fault of the configuration, or what could not be started.
-pub(super) fn start(main: &Path) -> Result<Started, String> {
-    let clock = Clock::System;
+pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
     let mut reader = Reader::new(main);
     let read = reader.read();
     let config = read.config.map_err(|faults| format!("{faults}{} is not served", main.display()))?;

@@ -21,6 +21,8 @@ mod semantics;
 mod tls;
 // RFC 9111: what is stored and served again.
 mod caching;
+// The same as data: every case against the policy alone and over sockets.
+mod cases;
 // Content codings.
 mod compressing;
 // Element rules.

@@ -29,6 +29,8 @@ pub struct ResponseDirectives {
     pub must_understand: bool,
     pub max_age: Option<Duration>,
     pub s_maxage: Option<Duration>,
+    pub stale_while_revalidate: Option<Duration>,
+    pub stale_if_error: Option<Duration>,
 }
 
 impl ResponseDirectives {
@@ -47,9 +49,13 @@ impl ResponseDirectives {
             "must-understand" => found.must_understand = true,
             "max-age" => lower(&mut found.max_age, argument),
             "s-maxage" => lower(&mut found.s_maxage, argument),
+            "stale-while-revalidate" => lower(&mut found.stale_while_revalidate, argument),
+            "stale-if-error" => lower(&mut found.stale_if_error, argument),
             UNCLOSED => {
                 found.max_age = Some(Duration::ZERO);
                 found.s_maxage = Some(Duration::ZERO);
+                found.stale_while_revalidate = Some(Duration::ZERO);
+                found.stale_if_error = Some(Duration::ZERO);
             }
             _ => {}
         });
@@ -219,6 +225,20 @@ mod tests {
             (&[",,,"], None),
         ] {
             assert_eq!(response(lines).max_age, seconds.map(Duration::from_secs), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn stale_answers_are_granted_on_the_safe_side_too() {
+        for (line, expected) in [
+            ("max-age=1, stale-while-revalidate=60, stale-if-error=90", (Some(60), Some(90))),
+            ("stale-while-revalidate=60, stale-while-revalidate=5", (Some(5), None)),
+            ("stale-while-revalidate, stale-if-error=x", (Some(0), Some(0))),
+            ("stale-while-revalidate=60, x=\"never closed", (Some(0), Some(0))),
+        ] {
+            let found = response(&[line]);
+            let seconds = |delta: Option<Duration>| delta.map(|delta| delta.as_secs());
+            assert_eq!((seconds(found.stale_while_revalidate), seconds(found.stale_if_error)), expected, "{line}");
         }
     }
 

@@ -1,0 +1,363 @@
+//! A cache of nothing but policy: what `pipeline` and `store` do with the decisions, without a socket, a task or a bound.
+
+use std::collections::BTreeMap;
+use std::hash::RandomState;
+
+use bytes::Bytes;
+use http::header::{AGE, CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use tidegate::clock::{Clock, Now};
+use tidegate::policy::cache::bypass::{self, Bypass, Participation};
+use tidegate::policy::cache::directives::RequestDirectives;
+use tidegate::policy::cache::invalidation::{self, TargetFacts};
+use tidegate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
+use tidegate::policy::cache::reuse::{self, Reuse};
+use tidegate::policy::cache::status::{CacheStatus, Forwarded};
+use tidegate::policy::cache::storing::{self, Storable, Terms};
+use tidegate::policy::cache::validation::{self, ConditionFacts, StoredView};
+use tidegate::policy::cache::vary::Selecting;
+use tidegate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, cookies};
+use tidegate::policy::fields::{self, Identity};
+use tidegate::policy::uri::{self, NormalUri};
+use tidegate::store::HIT_FOR_MISS;
+
+use super::format::{End, Exchange};
+use super::{Asked, LOCAL, Outcome, Player, SharedScript};
+
+/// The site that every case asks.
+const SITE: &str = "case.test";
+
+/// See the module.
+pub struct Model {
+    params: CacheParams,
+    seeds: Seeds,
+    /// Newest first.
+    stored: Vec<Stored>,
+    refused: BTreeMap<u128, (&'static str, Now)>,
+}
+
+#[derive(Debug, Clone)]
+struct Stored {
+    key: CacheKey,
+    status: StatusCode,
+    headers: HeaderMap,
+    terms: Terms,
+    selecting: Selecting,
+    body: String,
+}
+
+impl Stored {
+    fn view(&self) -> StoredView<'_> {
+        StoredView { headers: &self.headers, rules: 0 }
+    }
+}
+
+/// A request on its way through.
+struct Request<'a> {
+    method: Method,
+    uri: NormalUri,
+    headers: HeaderMap,
+    content: Option<&'a str>,
+    now: Now,
+}
+
+impl Request<'_> {
+    fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            method: &self.method,
+            path: self.uri.path(),
+            headers: &self.headers,
+            has_body: self.content.is_some(),
+        }
+    }
+}
+
+/// The origin's answer.
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+    complete: bool,
+    sent: Now,
+    received: Now,
+}
+
+impl Reply {
+    fn facts(&self) -> ResponseFacts<'_> {
+        ResponseFacts { status: self.status, headers: &self.headers, sent: self.sent, received: self.received }
+    }
+
+    fn passed_on(self) -> (StatusCode, HeaderMap, String, bool) {
+        (self.status, self.headers, self.body, self.complete)
+    }
+}
+
+/// The origin as this exchange reaches it.
+struct Farm<'a> {
+    script: &'a SharedScript,
+    clock: &'a Clock,
+}
+
+impl Farm<'_> {
+    /// `None` when it closes without an answer.
+    fn ask(&self, request: &Request<'_>, headers: &HeaderMap) -> Option<Reply> {
+        let sent = self.clock.now();
+        let asked =
+            Asked { method: request.method.to_string(), target: request.uri.as_str().into(), fields: joined(headers) };
+        let answer = self.script.lock().unwrap().answer(asked, self.clock);
+        if answer.end == End::Close {
+            return None;
+        }
+        let status = StatusCode::from_u16(answer.status).unwrap();
+        let mut headers = field_map(&answer.fields);
+        let bodiless = request.method == Method::HEAD || matches!(answer.status, 204 | 304);
+        let body = answer.body.filter(|_| !bodiless).unwrap_or_default();
+        if answer.end == End::Sized && !bodiless {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let received = self.clock.now();
+        let facts = fields::ResponseFacts { version: Version::HTTP_11, switching: false, now: received };
+        fields::forward_response(&mut headers, facts, &Identity::new(1));
+        Some(Reply { status, headers, body, complete: answer.end != End::Cut, sent, received })
+    }
+}
+
+/// What goes to the client.
+type Answer = (StatusCode, HeaderMap, String, bool);
+
+impl Player for Model {
+    fn exchange(&mut self, exchange: &Exchange, script: &SharedScript, clock: &Clock) -> Outcome {
+        let mut headers = field_map(&exchange.fields);
+        headers.insert(HOST, HeaderValue::from_static(SITE));
+        cookies::strip(&mut headers, &self.params.strip_cookies);
+        let request = Request {
+            method: Method::from_bytes(exchange.method.as_bytes()).unwrap(),
+            uri: uri::normalise(&Bytes::from(exchange.target.clone())).unwrap(),
+            headers,
+            content: exchange.content.as_deref(),
+            now: clock.now(),
+        };
+        let mut cache = None;
+        let answer = self.run(&request, &Farm { script, clock }, &mut cache);
+        let (status, mut headers, body, complete) = answer;
+        if let Some(cache) = cache {
+            cache.add_to(&mut headers);
+        }
+        let body =
+            if request.method == Method::HEAD || status == StatusCode::NOT_MODIFIED { String::new() } else { body };
+        Outcome { status: status.as_u16(), fields: joined(&headers), body, complete, asked: Vec::new() }
+    }
+}
+
+impl Model {
+    pub fn new(params: CacheParams) -> Self {
+        let seeds = Seeds { first: RandomState::new(), second: RandomState::new() };
+        Self { params, seeds, stored: Vec::new(), refused: BTreeMap::new() }
+    }
+
+    /// `pipeline::lookup`
+    fn run(&mut self, request: &Request<'_>, farm: &Farm<'_>, cache: &mut Option<CacheStatus<'static>>) -> Answer {
+        let directives = RequestDirectives::parse(&request.headers);
+        let participation = bypass::decide(&request.facts(), &directives, &self.params);
+        if let Participation::Bypass(reason) = participation {
+            let forwarded = if reason == Bypass::Method { Forwarded::Method } else { Forwarded::Bypass };
+            *cache = Some(alone(forwarded, reason.token()));
+            return self.pass(request, farm);
+        }
+        let key = self.key(request, &request.uri);
+        let found =
+            self.stored.iter().position(|stored| stored.key == key && stored.selecting.matches(&request.headers));
+        let (forwarded, stored) = match found {
+            Some(at) => match reuse::decide(&self.stored[at].terms, &directives, request.now) {
+                Reuse::Fresh => {
+                    let stored = &self.stored[at];
+                    let ttl = Some(stored.terms.freshness.ttl(request.now));
+                    *cache = Some(CacheStatus { ttl, ..CacheStatus::default() });
+                    return answer(request, stored, farm.clock.now(), true);
+                }
+                Reuse::OnlyIfCached(_) => return local(StatusCode::GATEWAY_TIMEOUT),
+                Reuse::Validate(why) => {
+                    let forwarded = if why.is_wish() { Forwarded::Request } else { Forwarded::Stale };
+                    (forwarded, Some(at))
+                }
+            },
+            None if self.stored.iter().any(|stored| stored.key == key) => (Forwarded::VaryMiss, None),
+            None => (Forwarded::UriMiss, None),
+        };
+        if stored.is_none() && directives.only_if_cached {
+            return local(StatusCode::GATEWAY_TIMEOUT);
+        }
+        if let Participation::ReuseOnly(reason) = participation {
+            *cache = Some(alone(forwarded, reason.token()));
+            return self.pass(request, farm);
+        }
+        if let Some((reason, until)) = self.refused.get(&key.hash)
+            && request.now.mono < until.mono
+        {
+            *cache = Some(alone(forwarded, reason));
+            return self.pass(request, farm);
+        }
+        let (told, answer) = self.fetch(request, farm, key, stored);
+        *cache = Some(CacheStatus { forwarded: Some(forwarded), ..told });
+        answer
+    }
+
+    fn key(&self, request: &Request<'_>, uri: &NormalUri) -> CacheKey {
+        let facts = KeyFacts {
+            scheme: "http",
+            host: SITE,
+            path: uri.path(),
+            query: uri.query(),
+            policy: "model",
+            route: None,
+            headers: &request.headers,
+        };
+        key::build(&facts, &self.params.key, &self.seeds)
+    }
+
+    /// `pipeline::forward`, and `pipeline::fill::invalidate` behind it.
+    fn pass(&mut self, request: &Request<'_>, farm: &Farm<'_>) -> Answer {
+        let Some(reply) = farm.ask(request, &request.headers) else { return local(StatusCode::BAD_GATEWAY) };
+        if invalidation::applies(&request.method, reply.status) {
+            let target = TargetFacts { scheme: "http", host: SITE, path: request.uri.path() };
+            let also = invalidation::also(&target, &reply.headers);
+            let named: Vec<_> = also.filter_map(|named| uri::normalise(&Bytes::from(named)).ok()).collect();
+            for uri in named.iter().chain([&request.uri]) {
+                self.invalidate(self.key(request, uri).uri);
+            }
+        }
+        reply.passed_on()
+    }
+
+    fn invalidate(&mut self, uri: u128) {
+        self.stored.retain(|stored| stored.key.uri != uri);
+    }
+
+    /// `pipeline::fetch`
+    fn fetch(
+        &mut self,
+        request: &Request<'_>,
+        farm: &Farm<'_>,
+        key: CacheKey,
+        validating: Option<usize>,
+    ) -> (CacheStatus<'static>, Answer) {
+        let mut headers = request.headers.clone();
+        validation::clear(&mut headers);
+        let unconditional = headers.clone();
+        let failed = || {
+            let status = CacheStatus { detail: Some("fetch_failed"), ..CacheStatus::default() };
+            (status, local(StatusCode::BAD_GATEWAY))
+        };
+        if let Some(at) = validating {
+            validation::ask(&mut headers, self.stored[at].view());
+        }
+        let Some(mut reply) = farm.ask(request, &headers) else { return failed() };
+        if let Some(at) = validating.filter(|_| reply.status == StatusCode::NOT_MODIFIED) {
+            if validation::confirms(&reply.headers, self.stored[at].view()) {
+                return self.freshen(request, &reply, at, farm.clock);
+            }
+            let Some(again) = farm.ask(request, &unconditional) else { return failed() };
+            reply = again;
+        }
+        self.take_in(request, reply, key)
+    }
+
+    fn may_store(&self, request: &Request<'_>, response: &ResponseFacts<'_>) -> Result<Storable, &'static str> {
+        let facts = RequestFacts { method: &Method::GET, has_body: false, ..request.facts() };
+        storing::decide(&facts, response, &self.params).map_err(storing::NotStored::token)
+    }
+
+    fn freshen(
+        &mut self,
+        request: &Request<'_>,
+        reply: &Reply,
+        at: usize,
+        clock: &Clock,
+    ) -> (CacheStatus<'static>, Answer) {
+        let mut stored = self.stored.remove(at);
+        let headers = validation::freshen(stored.view(), &reply.headers, reply.received);
+        let facts = ResponseFacts { status: stored.status, headers: &headers, ..reply.facts() };
+        let told = CacheStatus { forwarded_status: Some(StatusCode::NOT_MODIFIED), ..CacheStatus::default() };
+        match self.may_store(request, &facts) {
+            Ok(storable) => {
+                stored.terms = storable.terms;
+                stored.selecting = Selecting::new(&storable.vary, &request.headers);
+                stored.headers = headers;
+                let answer = answer(request, &stored, clock.now(), true);
+                self.stored.insert(0, stored);
+                (CacheStatus { stored: true, ..told }, answer)
+            }
+            Err(reason) => {
+                self.invalidate(stored.key.uri);
+                (CacheStatus { detail: Some(reason), ..told }, answer(request, &stored, clock.now(), true))
+            }
+        }
+    }
+
+    fn take_in(&mut self, request: &Request<'_>, reply: Reply, key: CacheKey) -> (CacheStatus<'static>, Answer) {
+        let facts = RequestFacts { method: &Method::GET, has_body: false, ..request.facts() };
+        let storable = match storing::decide(&facts, &reply.facts(), &self.params) {
+            Ok(storable) => storable,
+            Err(reason) => {
+                if reason.is_lasting() {
+                    self.refused.insert(key.hash, (reason.token(), reply.received.plus(HIT_FOR_MISS)));
+                }
+                let told = CacheStatus { detail: Some(reason.token()), ..CacheStatus::default() };
+                return (told, reply.passed_on());
+            }
+        };
+        let (now, complete) = (reply.received, reply.complete);
+        let stored = Stored {
+            key,
+            status: reply.status,
+            headers: reply.headers,
+            terms: storable.terms,
+            selecting: Selecting::new(&storable.vary, &request.headers),
+            body: reply.body,
+        };
+        let (status, headers, body, _) = answer(request, &stored, now, false);
+        if complete {
+            self.stored.retain(|old| old.key != stored.key || old.selecting != stored.selecting);
+            self.stored.insert(0, stored);
+        }
+        (CacheStatus { stored: true, ..CacheStatus::default() }, (status, headers, body, complete))
+    }
+}
+
+/// `pipeline::encode`, without codings.
+fn answer(request: &Request<'_>, stored: &Stored, now: Now, from_cache: bool) -> Answer {
+    let mut headers = stored.headers.clone();
+    if from_cache {
+        headers.insert(AGE, HeaderValue::from(stored.terms.freshness.age(now).as_secs()));
+    }
+    let conditions =
+        ConditionFacts { status: stored.status, headers: &headers, received: stored.terms.freshness.received.wall };
+    if validation::is_not_modified(&request.headers, &conditions) {
+        validation::strip_for_not_modified(&mut headers);
+        return (StatusCode::NOT_MODIFIED, headers, String::new(), true);
+    }
+    (stored.status, headers, stored.body.clone(), true)
+}
+
+fn alone(forwarded: Forwarded, detail: &'static str) -> CacheStatus<'static> {
+    CacheStatus { forwarded: Some(forwarded), detail: Some(detail), ..CacheStatus::default() }
+}
+
+fn local(status: StatusCode) -> Answer {
+    (status, HeaderMap::new(), LOCAL.into(), true)
+}
+
+fn field_map(fields: &[(String, String)]) -> HeaderMap {
+    let pair = |(name, value): &(String, String)| -> (HeaderName, HeaderValue) {
+        (name.parse().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+    };
+    fields.iter().map(pair).collect()
+}
+
+fn joined(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let values = |name: &HeaderName| {
+        let lines = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        lines.collect::<Vec<_>>().join(", ")
+    };
+    headers.keys().map(|name| (name.as_str().to_owned(), values(name))).collect()
+}
