@@ -63,6 +63,8 @@ pub enum ErrorKind {
     NoRoute,
     Loop,
     OnlyIfCached,
+    /// The length of what was asked for.
+    RangeNotSatisfiable(u64),
     // The origin's side
     ConnectRefused,
     ConnectTimeout,
@@ -130,6 +132,9 @@ impl ErrorKind {
             K::Loop => (StatusCode::LOOP_DETECTED, Some("proxy_loop_detected"), "loop", Downstream, false),
             // RFC 9111 §5.2.1.7: the client forbade asking the origin.
             K::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, None, "only_if_cached", Downstream, false),
+            K::RangeNotSatisfiable(_) => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, None, "range_not_satisfiable", Downstream, false)
+            }
             K::ConnectRefused => {
                 (StatusCode::BAD_GATEWAY, Some("connection_refused"), "connect_refused", Upstream, false)
             }

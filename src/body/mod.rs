@@ -7,6 +7,7 @@
 mod filtered;
 pub mod http1;
 mod message;
+mod parts;
 mod spool;
 
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use crate::error::ProxyError;
 
 pub use filtered::Filtered;
 pub use message::{Interim, Peer, Request, Response, Sent, TlsPeer, Upgrade};
+pub use parts::{Arriving, Sequence};
 pub use spool::{Keeper, Spool, SpoolEnd, SpoolReader, SpoolWriter, StoredBody, WINDOW};
 
 /// A source of body bytes that lives in another layer (a client's connection, an origin's, a transformation).

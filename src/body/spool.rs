@@ -15,6 +15,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -273,6 +274,37 @@ pub struct SpoolReader {
 }
 
 impl SpoolReader {
+    /// Bytes the writer has written so far, dropped ones included.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.spool.lock().total
+    }
+
+    /// The length of the whole body, where its source announced one.
+    #[must_use]
+    pub fn expected(&self) -> Option<u64> {
+        self.spool.lock().expected
+    }
+
+    /// Passes over whole chunks that have arrived, together `bytes` at most; returns what they had.
+    pub(super) fn pass_over(&mut self, bytes: u64) -> u64 {
+        let mut guard = self.spool.lock();
+        let state = &mut *guard;
+        let Some(Some(slot)) = state.readers.get_mut(self.slot) else { return 0 };
+        // Once chunks have been dropped, only reading on tells whether this reader fell behind.
+        let ahead = state.chunks.iter().skip(slot.next).take_while(|_| state.first == 0);
+        let mut passed = 0;
+        for chunk in ahead {
+            if passed + chunk.len() as u64 > bytes {
+                break;
+            }
+            passed += chunk.len() as u64;
+            slot.next += 1;
+        }
+        self.taken += passed;
+        passed
+    }
+
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         if self.done {
             return Poll::Ready(None);
@@ -364,6 +396,22 @@ impl StoredBody {
         &self.chunks
     }
 
+    /// The bytes `range`, which must lie within the body, without trailers. Nothing is copied. Cost: a look at each chunk
+    /// up to the end of the range.
+    #[must_use]
+    pub fn slice(&self, range: Range<u64>) -> Self {
+        let mut begin = 0;
+        let parts = self.chunks.iter().filter_map(|chunk| {
+            let end = begin + chunk.len() as u64;
+            let (from, to) = (range.start.max(begin), range.end.min(end));
+            let within = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
+            let part = (from < to).then(|| chunk.slice(within(from)..within(to)));
+            begin = end;
+            part
+        });
+        Self::new(parts.collect(), None, Arc::clone(&self._keeper))
+    }
+
     /// The trailer fields, if any.
     #[must_use]
     pub fn trailers(&self) -> Option<&HeaderMap> {
@@ -428,6 +476,40 @@ mod tests {
             assert_eq!((body.chunks().len(), body.remaining()), (chunks, sizes.iter().sum::<usize>() as u64));
             assert!(buffer.is_unique(), "a slice of the buffer is still held: {sizes:?}");
         }
+    }
+
+    #[test]
+    fn a_slice_shares_the_bytes_and_keeps_the_keeper() {
+        let keeper: Keeper = Arc::new(());
+        let chunks: Arc<[Bytes]> = as_bytes(&["0123", "4567", "89"]).into();
+        let body = StoredBody::new(chunks, Some(Arc::new(HeaderMap::new())), Arc::clone(&keeper));
+        for (range, expected) in [
+            (0..10, &["0123", "4567", "89"][..]),
+            (0..4, &["0123"]),
+            (3..5, &["3", "4"]),
+            (4..8, &["4567"]),
+            (5..7, &["56"]),
+            (9..10, &["9"]),
+        ] {
+            let slice = body.slice(range.clone());
+            assert_eq!((slice.chunks(), slice.remaining()), (&as_bytes(expected)[..], range.end - range.start));
+            assert!(slice.trailers().is_none());
+            assert!(slice.chunks().iter().all(|part| body.chunks().iter().any(|chunk| holds(chunk, part))));
+        }
+        let slice = body.slice(2..3);
+        drop(body);
+        assert_eq!(Arc::strong_count(&keeper), 2, "the slice counts as a holder");
+        drop(slice);
+        assert_eq!(Arc::strong_count(&keeper), 1);
+    }
+
+    fn as_bytes(texts: &[&'static str]) -> Vec<Bytes> {
+        texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
+    }
+
+    /// True when `part` lies in the memory of `chunk`.
+    fn holds(chunk: &Bytes, part: &Bytes) -> bool {
+        chunk.as_ptr_range().start <= part.as_ptr_range().start && part.as_ptr_range().end <= chunk.as_ptr_range().end
     }
 
     #[test]

@@ -12,10 +12,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::context::Exchange;
 use super::fill;
+use super::range;
 use super::rewrite;
 use super::worker::Worker;
 use crate::body::{Body, Filtered, Response, SpoolReader};
-use crate::error::Stage;
+use crate::error::{ProxyError, Stage};
+use crate::policy::cache::range::offer as offer_ranges;
 use crate::policy::cache::validation::{self, ConditionFacts};
 use crate::policy::encoding::{self, Coding, CompressParams, EncodeFacts};
 use crate::policy::mend;
@@ -36,15 +38,18 @@ pub(super) enum Selected {
     Filling(Arc<Filling>, SpoolReader),
 }
 
-/// Gives the client the coding it asked for, or a 304.
-pub(super) async fn run(exchange: &Exchange, route: &Route, selected: Selected) -> Response {
+/// Gives the client the coding it asked for, or the part, or a 304.
+///
+/// # Errors
+/// `RangeNotSatisfiable`.
+pub(super) async fn run(exchange: &mut Exchange, route: &Route, selected: Selected) -> Result<Response, ProxyError> {
     let compress = route.compress.as_deref();
     let limit = route.cache.as_ref().map_or(0, |policy| policy.params.max_object);
     match selected {
-        Selected::Passing(response) => passing(exchange, route, response),
+        Selected::Passing(response) => Ok(passing(exchange, route, response)),
         Selected::Alone(response) => {
             let plan = Plan::of_response(exchange, compress, &response);
-            code(&exchange.head.method, plan, response)
+            Ok(code(&exchange.head.method, plan, response))
         }
         Selected::Stored(base) => {
             let length = Some(base.body().remaining());
@@ -95,6 +100,12 @@ impl Plan {
         let length = length.or(response.content_length);
         let facts = EncodeFacts { status: response.status, headers: &response.headers, length };
         Self::of(&exchange.head.headers, &facts, compress)
+    }
+
+    /// For a part: the bytes as they are, or relieved of their own coding where the client cannot read it. Why a part is
+    /// never cut from what is coded here stands in `policy::cache::range`.
+    fn uncoded(self, request: &HeaderMap, facts: &EncodeFacts<'_>) -> Self {
+        Self { varies: self.varies, ..Self::of(request, facts, None) }
     }
 
     fn changes(self) -> bool {
@@ -172,30 +183,66 @@ struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    async fn answer(&self, exchange: &Exchange, compress: Option<&CompressParams>, source: Body) -> Response {
+    async fn answer(
+        &self,
+        exchange: &mut Exchange,
+        compress: Option<&CompressParams>,
+        mut source: Body,
+    ) -> Result<Response, ProxyError> {
         let Head { status, headers, terms, .. } = self.head;
         let length = self.length.or_else(|| announced(headers));
         let facts = EncodeFacts { status: *status, headers, length };
         let plan = Plan::of(&exchange.head.headers, &facts, compress);
+        let mut response = self.whole(exchange, plan);
+        let conditions =
+            ConditionFacts { status: *status, headers: &response.headers, received: terms.freshness.received.wall };
+        if validation::is_not_modified(&exchange.head.headers, &conditions) {
+            validation::strip_for_not_modified(&mut response.headers);
+            response.status = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        if exchange.head.method == Method::HEAD {
+            response.content_length = length.filter(|_| !plan.changes());
+            return Ok(response);
+        }
+        if range::is_asked(exchange) {
+            let uncoded = plan.uncoded(&exchange.head.headers, &facts);
+            match self.part(exchange, uncoded, source)? {
+                Ok(part) => return Ok(part),
+                Err(body) => source = body,
+            }
+        }
+        response.body = if plan.changes() { self.child(&exchange.worker, plan, source).await } else { source };
+        Ok(response)
+    }
+
+    /// The head that goes with all of it.
+    fn whole(&self, exchange: &Exchange, plan: Plan) -> Response {
+        let Head { status, headers, terms, .. } = self.head;
         let mut response = Response::new(*status, Body::Empty);
         response.headers = headers.clone();
         plan.mend(&mut response.headers);
         if self.is_from_cache(exchange) {
             response.headers.insert(AGE, HeaderValue::from(terms.freshness.age(exchange.worker.now()).as_secs()));
         }
-        let conditions =
-            ConditionFacts { status: *status, headers: &response.headers, received: terms.freshness.received.wall };
-        if validation::is_not_modified(&exchange.head.headers, &conditions) {
-            validation::strip_for_not_modified(&mut response.headers);
-            response.status = StatusCode::NOT_MODIFIED;
-            return response;
+        if self.length.is_some() && *status == StatusCode::OK && plan.encode.is_none() {
+            // Whatever the origin can do: this is cut here.
+            offer_ranges(&mut response.headers);
         }
-        if exchange.head.method == Method::HEAD {
-            response.content_length = length.filter(|_| !plan.changes());
-            return response;
-        }
-        response.body = if plan.changes() { self.child(&exchange.worker, plan, source).await } else { source };
         response
+    }
+
+    /// A part, where all of it is at hand or known to come; otherwise the body back.
+    fn part(&self, exchange: &mut Exchange, plan: Plan, source: Body) -> Result<Result<Response, Body>, ProxyError> {
+        if !plan.changes() {
+            return match source.exact_len() {
+                Some(length) => range::answer(exchange, self.whole(exchange, plan), length, source),
+                None => Ok(Err(source)),
+            };
+        }
+        let Some(child) = exchange.worker.shared.store.child(self.life, plan.kind()) else { return Ok(Err(source)) };
+        let cut = range::answer(exchange, self.whole(exchange, plan), child.body().remaining(), ready(&child))?;
+        Ok(cut.map_err(|_child| source))
     }
 
     /// False for the client whose request fetched it: to that one it is the origin's answer, which says its own `Age`

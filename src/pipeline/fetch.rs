@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use http::header::{ACCEPT_ENCODING, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::context::Trace;
+use super::context::{Exchange, Trace};
 use super::fill;
 use super::forward::{self, Order, Reply};
 use super::rewrite;
@@ -45,6 +45,33 @@ pub(super) struct Job {
     pub(super) validating: Option<Arc<Base>>,
 }
 
+impl Job {
+    /// The fetch for what `exchange` asks for.
+    ///
+    /// # Errors
+    /// `BadRequest` when the route's path edits leave no path.
+    pub(super) fn new(
+        exchange: &Exchange,
+        route: &Arc<Route>,
+        policy: &Arc<CachePolicy>,
+        key: CacheKey,
+        lead: FetchLead,
+        validating: Option<Arc<Base>>,
+    ) -> Result<Self, ProxyError> {
+        Ok(Self {
+            worker: Rc::clone(&exchange.worker),
+            order: forward::order(exchange, route, true)?,
+            route: Arc::clone(route),
+            policy: Arc::clone(policy),
+            lead,
+            key,
+            path: exchange.uri.path().into(),
+            request: exchange.head.headers.clone(),
+            validating,
+        })
+    }
+}
+
 /// What the client that caused the fetch learns when the head is there.
 pub(super) struct Report {
     pub(super) landed: Result<Landed, ProxyError>,
@@ -72,6 +99,17 @@ pub(super) fn start(job: Job) -> oneshot::Receiver<Report> {
     let (report, receiver) = oneshot::channel();
     tokio::task::spawn_local(run(job, report));
     receiver
+}
+
+/// Starts a fetch that no client waits for; it keeps its `place` to the end.
+pub(super) fn start_behind(job: Job, place: OwnedSemaphorePermit) {
+    tokio::task::spawn_local(async move {
+        let (report, nobody) = oneshot::channel();
+        // Not kept for the time of the fetch: the report may hold a reader, which would be waited for.
+        drop(nobody);
+        run(job, report).await;
+        drop(place);
+    });
 }
 
 /// The fixed `Accept-Encoding` of a fetch for the store. What is rewritten or coded here should come as it is; otherwise

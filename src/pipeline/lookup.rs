@@ -4,18 +4,17 @@
 //! world changed meanwhile (a leader went away, a response turned out to vary); the number of rounds is bounded, and
 //! whoever runs out of them goes alone.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::Exchange;
 use super::encode::Selected;
 use super::fetch::{self, Job, Landed};
-use super::forward;
+use super::range::{self, Behind};
 use super::rewrite;
 use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::cache::RequestFacts;
-use crate::policy::cache::bypass::{self, Bypass, Participation};
+use crate::policy::cache::bypass::{self, Bypass, Participation, ReuseOnly};
 use crate::policy::cache::cookies;
 use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::{self, CacheKey, KeyFacts};
@@ -26,6 +25,9 @@ use crate::policy::uri::NormalUri;
 use crate::snapshot::{CachePolicy, Route};
 use crate::store::{self, Base, Fetched, FollowHandle, Joined, Outcome};
 
+/// A part that begins far behind what has arrived of a response is not waited for.
+const FAR: &str = "range_far";
+
 /// Rounds before a request stops waiting for others. Two are enough unless leaders keep going away.
 const ROUNDS: usize = 4;
 
@@ -33,8 +35,8 @@ const ROUNDS: usize = 4;
 pub(super) enum Found {
     /// A response that is stored, or on its way into the store, or that the fetch begun here brought.
     Selected(Selected),
-    /// Nothing; the request goes to the farm alone.
-    Forward,
+    /// Nothing; the request goes to the farm alone. Where it asks for a part, the whole may be fetched behind it.
+    Forward(Option<Behind>),
 }
 
 /// One way through a round.
@@ -49,7 +51,7 @@ enum Step {
 /// # Errors
 /// What the fetch failed with; `OnlyIfCached` when the client forbade fetching (RFC 9111 §5.2.1.7).
 pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<Found, ProxyError> {
-    let Some(policy) = route.cache.clone() else { return Ok(Found::Forward) };
+    let Some(policy) = route.cache.clone() else { return Ok(Found::Forward(None)) };
     cookies::strip(&mut exchange.head.headers, &policy.params.strip_cookies);
     let directives = RequestDirectives::parse(&exchange.head.headers);
     let participation = bypass::decide(&request_facts(exchange), &directives, &policy.params);
@@ -97,15 +99,23 @@ impl Lookup<'_> {
         if stored.is_none() && self.directives.only_if_cached {
             return Err(only_if_cached());
         }
-        if let Participation::ReuseOnly(reason) = self.participation {
-            return Ok(Step::Done(alone(exchange, forwarded, reason.token())));
-        }
+        let is_part = match self.participation {
+            Participation::ReuseOnly(ReuseOnly::Range) => true,
+            Participation::ReuseOnly(reason) => return Ok(Step::Done(alone(exchange, forwarded, reason.token()))),
+            _ => false,
+        };
         if let Some(reason) = store.refusal(self.key.hash, exchange.now) {
             return Ok(Step::Done(alone(exchange, forwarded, reason)));
         }
-        match store.join(&self.key, variant) {
-            Joined::Follower(handle) => self.follow(exchange, handle, forwarded).await,
-            Joined::Leader(lead) => {
+        // A part of something that is not here leads no fetch of its own: the farm sends it sooner than the whole.
+        let joined = match is_part && stored.is_none() {
+            true => store.follow(&self.key, variant).map(Joined::Follower),
+            false => Some(store.join(&self.key, variant)),
+        };
+        match joined {
+            None => Ok(Step::Done(self.part_alone(exchange, forwarded, variant))),
+            Some(Joined::Follower(handle)) => self.follow(exchange, handle, forwarded).await,
+            Some(Joined::Leader(lead)) => {
                 // The fetch one would have followed may have ended between the look and the join.
                 if stored.is_none()
                     && let store::Found::Base(base) = store.find(self.key.hash, &exchange.head.headers, rules)
@@ -133,6 +143,9 @@ impl Lookup<'_> {
                     return Ok(Step::Done(alone(exchange, forwarded, store::NOT_SHAREABLE)));
                 }
                 let Some(reader) = filling.reader() else { return Ok(Step::Again(None)) };
+                if !range::is_near(exchange, &filling, &reader) {
+                    return Ok(Step::Done(alone(exchange, forwarded, FAR)));
+                }
                 exchange.cache = Some(collapsed(forwarded, &filling.head().terms, exchange.now));
                 Ok(Step::Done(Found::Selected(Selected::Filling(filling, reader))))
             }
@@ -158,18 +171,7 @@ impl Lookup<'_> {
         forwarded: Forwarded,
         validating: Option<Arc<Base>>,
     ) -> Result<Step, ProxyError> {
-        let order = forward::order(exchange, self.route, true)?;
-        let job = Job {
-            worker: Rc::clone(&exchange.worker),
-            route: Arc::clone(self.route),
-            policy: Arc::clone(self.policy),
-            order,
-            lead,
-            key: self.key.clone(),
-            path: exchange.uri.path().into(),
-            request: exchange.head.headers.clone(),
-            validating,
-        };
+        let job = Job::new(exchange, self.route, self.policy, self.key.clone(), lead, validating)?;
         let Ok(report) = fetch::start(job).await else { return Ok(Step::Again(None)) };
         exchange.trace = report.trace;
         exchange.cache = Some(CacheStatus {
@@ -180,11 +182,20 @@ impl Lookup<'_> {
             ..CacheStatus::default()
         });
         let selected = match report.landed? {
+            Landed::Filling(filling, reader) if !range::is_near(exchange, &filling, &reader) => {
+                return Ok(Step::Done(alone(exchange, forwarded, FAR)));
+            }
             Landed::Filling(filling, reader) => Selected::Filling(filling, reader),
             Landed::Validated(base) => Selected::Stored(base),
             Landed::Alone(response) => Selected::Alone(response),
         };
         Ok(Step::Done(Found::Selected(selected)))
+    }
+
+    fn part_alone(&self, exchange: &mut Exchange, forwarded: Forwarded, variant: u64) -> Found {
+        let detail = Some(ReuseOnly::Range.token());
+        exchange.cache = Some(CacheStatus { forwarded: Some(forwarded), detail, ..CacheStatus::default() });
+        Found::Forward(Some(Behind { policy: Arc::clone(self.policy), key: self.key.clone(), variant }))
     }
 }
 
@@ -201,14 +212,14 @@ fn collapsed(forwarded: Forwarded, terms: &Terms, now: Now) -> CacheStatus<'stat
 
 fn alone(exchange: &mut Exchange, forwarded: Forwarded, detail: &'static str) -> Found {
     exchange.cache = Some(CacheStatus { forwarded: Some(forwarded), detail: Some(detail), ..CacheStatus::default() });
-    Found::Forward
+    Found::Forward(None)
 }
 
 fn only_if_cached() -> ProxyError {
     ProxyError::new(ErrorKind::OnlyIfCached, Stage::Lookup)
 }
 
-fn request_facts(exchange: &Exchange) -> RequestFacts<'_> {
+pub(super) fn request_facts(exchange: &Exchange) -> RequestFacts<'_> {
     RequestFacts {
         method: &exchange.head.method,
         path: exchange.uri.path(),

@@ -14,6 +14,7 @@ mod fill;
 mod forward;
 mod guard;
 mod lookup;
+mod range;
 mod record;
 mod respond;
 mod rewrite;
@@ -50,12 +51,15 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
     guard::run(exchange, &route)?; // cheap refusals come before anything is looked up or sent
     let selected = match lookup::run(exchange, &route).await? {
         Found::Selected(selected) => selected, // forward, rewrite and fill ran in the fetch that brought it
-        Found::Forward => {
+        Found::Forward(behind) => {
             let reply = forward::run(exchange, &route).await?; // picks, sends, retries
             fill::invalidate(exchange, &route, &reply.response); // what an unsafe request made untrue
+            if let Some(behind) = behind {
+                range::fill_behind(exchange, &route, behind, &reply); // the whole, for those who ask for its parts next
+            }
             let rewritten = rewrite::run(&route, &exchange.head.method, reply.response); // mandatory rules, in the stream
             Selected::Passing(rewritten.response)
         }
     };
-    Ok(encode::run(exchange, &route, selected).await) // a hit serves a ready child; nothing is compressed on a hit
+    encode::run(exchange, &route, selected).await // a hit serves a ready child or a part; nothing is compressed on a hit
 }

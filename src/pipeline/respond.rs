@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::context::Exchange;
@@ -11,6 +11,7 @@ use super::record::Record;
 use super::worker::Worker;
 use crate::body::{Body, Peer, Response};
 use crate::error::{ErrorKind, ProxyError};
+use crate::policy::cache::range;
 use crate::snapshot::Snapshot;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -64,6 +65,10 @@ fn local_reply(snapshot: &Snapshot, request: Option<&HeaderMap>, error: ProxyErr
         ErrorKind::MethodRefused => {
             let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY");
             response.headers.insert(ALLOW, allowed);
+        }
+        // RFC 9110 §15.5.17: a 416 tells how much there is.
+        ErrorKind::RangeNotSatisfiable(length) => {
+            response.headers.insert(CONTENT_RANGE, range::unsatisfied(length));
         }
         ErrorKind::NoEndpoint | ErrorKind::PoolFull | ErrorKind::Overloaded => {
             response.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Now};
 use crate::observe::{AccessLog, AccessLogHandle, WorkerMetrics};
@@ -12,6 +13,10 @@ use crate::policy::fields::Identity;
 use crate::snapshot::{Current, Snapshot};
 use crate::store::Store;
 use crate::upstream::Connections;
+
+/// Fetches that no client waits for, at a time, of one worker: enough to fill a few hundred objects of ordinary size a
+/// second, too few to crowd out those who wait.
+const MAX_BEHIND: usize = 16;
 
 /// What all workers share. Everything here is thread-safe and outlives reloads.
 pub struct Shared {
@@ -37,6 +42,8 @@ pub struct Worker {
     pub metrics: WorkerMetrics,
     /// Where access records go.
     pub access_log: AccessLogHandle,
+    /// Places for fetches that no client waits for.
+    pub behind: Arc<Semaphore>,
     snapshot: RefCell<arc_swap::cache::Cache<SnapshotSource, Arc<Snapshot>>>,
     random: Cell<u64>,
 }
@@ -63,6 +70,7 @@ impl Worker {
             shared,
             connections: Rc::new(Connections::new()),
             metrics,
+            behind: Arc::new(Semaphore::new(MAX_BEHIND)),
             snapshot: RefCell::new(arc_swap::cache::Cache::new(source)),
             random: Cell::new(seed),
         }

@@ -85,16 +85,19 @@ impl<K: Copy + Eq + Hash, T: Joinable> Flights<K, T> {
     #[must_use]
     pub fn join(&self, key: K, epoch: u64) -> Joined<K, T> {
         let mut shard = lock(self.0.shard(&key));
-        if let Some(flight) = shard.get(&key)
-            && flight.epoch == epoch
-            && flight.is_joinable()
-        {
-            return Joined::Follower(FollowHandle { word: flight.word.clone() });
+        if let Some(follower) = shard.get(&key).and_then(|flight| flight.follow(epoch)) {
+            return Joined::Follower(follower);
         }
         let (say, word) = watch::channel(None);
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
         shard.insert(key, Flight { number, epoch, word });
         Joined::Leader(LeadGuard { landing: Landing { table: self.0.clone(), key, number }, say, epoch })
+    }
+
+    /// Follows the flight for `key` that is under way, if there is one that [`Flights::join`] would follow.
+    #[must_use]
+    pub fn follow(&self, key: K, epoch: u64) -> Option<FollowHandle<T>> {
+        lock(self.0.shard(&key)).get(&key)?.follow(epoch)
     }
 
     /// Flights under way.
@@ -111,11 +114,12 @@ impl<K: Copy + Eq + Hash, T: Joinable> Flights<K, T> {
 }
 
 impl<T: Joinable> Flight<T> {
-    fn is_joinable(&self) -> bool {
-        match &*self.word.borrow() {
+    fn follow(&self, epoch: u64) -> Option<FollowHandle<T>> {
+        let is_joinable = match &*self.word.borrow() {
             Some(Outcome::Shared(shared)) => shared.is_joinable(),
             _ => true,
-        }
+        };
+        (self.epoch == epoch && is_joinable).then(|| FollowHandle { word: self.word.clone() })
     }
 }
 

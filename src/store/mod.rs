@@ -175,6 +175,12 @@ impl Store {
         self.0.fetches.join(FetchKey { primary: key.hash, variant }, self.epoch(key.uri).load(Ordering::Acquire))
     }
 
+    /// Follows the fetch for this key and variant, if one is under way.
+    #[must_use]
+    pub fn follow(&self, key: &CacheKey, variant: u64) -> Option<FollowHandle<Fetched>> {
+        self.0.fetches.follow(FetchKey { primary: key.hash, variant }, self.epoch(key.uri).load(Ordering::Acquire))
+    }
+
     /// Puts a freshened head on a stored response after a 304. `None` when it is stored no more; what the origin confirmed
     /// can still answer the request that asked.
     #[must_use]

@@ -23,6 +23,8 @@ mod tls;
 mod caching;
 // The same as data: every case against the policy alone and over sockets.
 mod cases;
+// RFC 9110 §14: parts, from the store and past it.
+mod ranges;
 // Content codings.
 mod compressing;
 // Element rules.

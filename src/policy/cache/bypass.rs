@@ -1,10 +1,10 @@
 //! Whether the cache takes part in an exchange at all: decided from the request alone, before any lookup.
 
-use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
+use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE};
 use http::{HeaderName, Method};
 
 use super::directives::RequestDirectives;
-use super::{BypassRule, CacheParams, RequestFacts, cookies, pattern};
+use super::{BypassRule, CacheParams, RequestFacts, cookies, pattern, range};
 use crate::policy::route::behind_prefix;
 
 /// See [`Bypass::MethodOverride`].
@@ -32,6 +32,9 @@ pub enum ReuseOnly {
     Head,
     /// The client asked that nothing be kept (RFC 9111 §5.2.1.5).
     RequestNoStore,
+    /// A part of something: cut from what is stored or arriving, else forwarded as it is, for the farm sends it sooner
+    /// than the whole. Parts are never stored.
+    Range,
 }
 
 /// Why a request passes the cache by.
@@ -44,8 +47,6 @@ pub enum Bypass {
     MethodOverride,
     /// A GET or HEAD with content: what it means is the origin's secret (RFC 9110 §9.3.1).
     RequestBody,
-    /// `Range`: answering from a stored response is not built yet, and parts are never stored.
-    Range,
     /// `If-Match` or `If-Unmodified-Since`: only the origin may judge them (RFC 9111 §4.3.2).
     Precondition,
     /// `bypass = [{ cookie = … }]`
@@ -64,7 +65,6 @@ impl Bypass {
             Self::Method => "method",
             Self::MethodOverride => "method_override",
             Self::RequestBody => "request_body",
-            Self::Range => "range",
             Self::Precondition => "precondition",
             Self::CookieRule => "bypass_cookie",
             Self::PathRule => "bypass_path",
@@ -80,6 +80,7 @@ impl ReuseOnly {
         match self {
             Self::Head => "head",
             Self::RequestNoStore => "request_no_store",
+            Self::Range => "range",
         }
     }
 }
@@ -100,10 +101,6 @@ pub fn decide(request: &RequestFacts<'_>, directives: &RequestDirectives, params
     if let Some(bypass) = params.bypass.iter().find_map(|rule| applies(rule, request)) {
         return Participation::Bypass(bypass);
     }
-    // Range means nothing with HEAD (RFC 9110 §14.2).
-    if *request.method == Method::GET && headers.contains_key(RANGE) {
-        return Participation::Bypass(Bypass::Range);
-    }
     if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Participation::Bypass(Bypass::Precondition);
     }
@@ -112,6 +109,9 @@ pub fn decide(request: &RequestFacts<'_>, directives: &RequestDirectives, params
     }
     if directives.no_store {
         return Participation::ReuseOnly(ReuseOnly::RequestNoStore);
+    }
+    if range::is_asked(request.method, headers) {
+        return Participation::ReuseOnly(ReuseOnly::Range);
     }
     Participation::Full
 }
@@ -180,7 +180,15 @@ mod tests {
             (get, "/", false, &[("x-http-method-override", "DELETE")], No(Bypass::MethodOverride)),
             (&Method::HEAD, "/", false, &[("range", "bytes=0-1")], Some(ReuseOnly::Head)),
             (&Method::POST, "/", false, &[], No(Bypass::Method)),
-            (get, "/", false, &[("range", "bytes=0-1")], No(Bypass::Range)),
+            (get, "/", false, &[("range", "bytes=0-1")], Some(ReuseOnly::Range)),
+            (get, "/", false, &[("range", "bytes=0-1"), ("if-match", "\"a\"")], No(Bypass::Precondition)),
+            (
+                get,
+                "/",
+                false,
+                &[("range", "bytes=0-1"), ("cache-control", "no-store")],
+                Some(ReuseOnly::RequestNoStore),
+            ),
             (get, "/", false, &[("if-match", "\"a\"")], No(Bypass::Precondition)),
             (get, "/", false, &[("cookie", "a=1; session=2")], No(Bypass::CookieRule)),
             (get, "/", false, &[("cookie", "a=session")], Full),

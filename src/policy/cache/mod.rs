@@ -4,10 +4,11 @@
 //! The order in which an exchange meets these files: [`bypass`] (does the cache take part at all?), [`key`] (where to
 //! look), [`vary`] (which of the stored responses), [`reuse`] (may it be used now?), [`validation`] (what to ask the
 //! origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
-//! (what an unsafe request made untrue), [`status`] (how the outcome is told).
+//! (what an unsafe request made untrue), [`range`] (which part of it the client gets), [`status`] (how the outcome is
+//! told).
 //!
 //! All of it is pure; every refusal is a named reason with a stable token. Not here yet, on purpose: stale answers
-//! (RFC 5861), targeted fields (RFC 9213), ranges from stored responses, tags and purging.
+//! (RFC 5861), targeted fields (RFC 9213), tags and purging.
 
 pub mod bypass;
 pub mod cookies;
@@ -17,6 +18,7 @@ pub mod freshness;
 pub mod invalidation;
 pub mod key;
 pub mod pattern;
+pub mod range;
 pub mod reuse;
 pub mod status;
 pub mod storing;

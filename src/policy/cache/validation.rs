@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use http::header::{
     ACCEPT_RANGES, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, SET_COOKIE,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, SET_COOKIE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -48,9 +48,10 @@ pub fn ask(request: &mut HeaderMap, stored: StoredView<'_>) -> bool {
     tag.is_some() || modified.is_some()
 }
 
-/// Removes the conditions that a cache answers by itself: a fetch that is to be stored must bring the whole response.
+/// Removes the conditions that a cache answers by itself, and `Range`: a fetch that is to be stored must bring the whole
+/// response.
 pub fn clear(request: &mut HeaderMap) {
-    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE] {
+    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
         request.remove(name);
     }
 }

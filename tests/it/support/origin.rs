@@ -141,6 +141,12 @@ impl Reply {
         self.end(End::Close)
     }
 
+    /// More of a body whose length was announced.
+    pub fn then(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.body.push(Step::Bytes(bytes.as_ref().to_vec()));
+        self
+    }
+
     /// One chunk of a chunked body; end it with [`Reply::last_chunk`], or do not.
     pub fn chunk(mut self, bytes: impl AsRef<[u8]>) -> Self {
         if self.body.is_empty() {
