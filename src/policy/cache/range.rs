@@ -148,7 +148,7 @@ pub fn is_asked(method: &Method, request: &HeaderMap) -> bool {
 }
 
 /// What of `whole` goes to this request. `If-None-Match` and its kin come first (§13.2.2): they have been answered
-/// before this is asked. Cost without `Range`: one map lookup; otherwise bounded by [`MAX_SPECS`].
+/// before this is asked. Cost without `Range`: one map lookup; otherwise a pass over the field.
 #[must_use]
 pub fn decide(method: &Method, request: &HeaderMap, whole: &WholeFacts<'_>) -> Wanted {
     if !is_asked(method, request) {
