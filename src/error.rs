@@ -78,7 +78,7 @@ pub enum ErrorKind {
     ReadTimeout,
     WriteTimeout,
     TotalTimeout,
-    MalformedResponse,
+    MalformedResponse(&'static str),
     ResponseHeaderTooLarge,
     ResponseTruncated,
     // Ours
@@ -167,8 +167,8 @@ impl ErrorKind {
             K::TotalTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), "total_timeout", Upstream, false)
             }
-            K::MalformedResponse => {
-                (StatusCode::BAD_GATEWAY, Some("http_protocol_error"), "malformed_response", Upstream, false)
+            K::MalformedResponse(reason) => {
+                (StatusCode::BAD_GATEWAY, Some("http_protocol_error"), reason, Upstream, false)
             }
             K::ResponseHeaderTooLarge => (
                 StatusCode::BAD_GATEWAY,

@@ -47,7 +47,7 @@ pub enum Body {
     /// No body, or nothing left of it.
     #[default]
     Empty,
-    /// Bytes at hand: local replies.
+    /// Bytes at hand: local replies, and answers that came in one piece.
     Full(Bytes),
     /// A stored response, complete and shared with the store.
     Stored(StoredBody),

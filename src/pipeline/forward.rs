@@ -160,37 +160,35 @@ pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -
         };
         let label = Arc::clone(slot.guard.endpoint().label());
         let index = slot.index;
-        let spare = retries.spare(&request);
+        // Once sent, a body is gone that was not at hand.
+        let bodyless = matches!(request.body, Body::Empty);
         let sent = worker.now();
-        let outcome = worker.connections.send(&pool, slot, request, !retries.silent_used).await;
+        let outcome = worker.connections.send(&pool, slot, &mut request, !retries.silent_used).await;
         let received = worker.now();
         let mut note = |error| {
             trace.attempts.push(Attempt { endpoint: Arc::clone(&label), error, duration: received.since(sent) });
         };
-        request = match outcome {
+        match outcome {
             Ok(answer) => {
                 let failure = Failure::Status(answer.response.status.as_u16());
-                match spare.filter(|_| retries.again(failure, index, true)) {
-                    Some(spare) => {
-                        note(Some("status"));
-                        spare
-                    }
-                    None => {
-                        note(None);
-                        trace.phases = phases(&answer);
-                        let mut response = answer.response;
-                        clean(&mut response, received, worker);
-                        return Ok(Reply { response, sent, received });
-                    }
+                if bodyless && retries.again(failure, index, true) {
+                    note(Some("status"));
+                    continue;
                 }
+                note(None);
+                trace.phases = phases(&answer);
+                let mut response = answer.response;
+                clean(&mut response, received, worker);
+                return Ok(Reply { response, sent, received });
             }
             Err(failed) => {
                 note(Some(failed.error.kind.row().reason));
                 last = Some(failed.error);
-                let again = retries.again(Failure::Error(failed.error), index, failed.request.is_some());
-                failed.request.filter(|_| again).ok_or(failed.error)?
+                if !retries.again(Failure::Error(failed.error), index, failed.replayable) {
+                    return Err(failed.error);
+                }
             }
-        };
+        }
     }
 }
 
@@ -227,12 +225,6 @@ impl Retries<'_> {
             }
             Err(_) => false,
         }
-    }
-
-    /// The request once more, where an answer's status may call for it: only without a body, as bodies are not kept.
-    fn spare(&self, request: &OutRequest) -> Option<OutRequest> {
-        let wanted = !self.pool.params.retry.on_status.is_empty() && matches!(request.body, Body::Empty);
-        wanted.then(|| repeat(request))
     }
 }
 

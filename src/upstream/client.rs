@@ -16,11 +16,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, Method};
 
-use super::answer::Account;
 use super::attempt::Attempt;
 use super::connect::{connect, now};
 use super::endpoint::{Endpoint, Slot};
-use super::fault;
 use super::idle::IdleSets;
 use super::link::Link;
 use super::pool::{Pool, PoolId};
@@ -77,8 +75,8 @@ pub struct Timings {
 pub struct Failure {
     /// What happened and whether it may be tried again.
     pub error: ProxyError,
-    /// The request, when it can be sent once more: nothing of its body has gone, or the body was at hand.
-    pub request: Option<OutRequest>,
+    /// The request can be sent once more: nothing of its body has gone, or the body is at hand.
+    pub replayable: bool,
 }
 
 /// One worker's connections and pick state. Not `Send`: a connection stays on the worker that opened it.
@@ -139,7 +137,8 @@ impl Connections {
     }
 
     /// Sends `request` to the endpoint of `slot` and waits for the response head. With `allow_reuse` an idle connection
-    /// is taken if there is one; the silent retry after [`Retry::StaleConnection`] passes false.
+    /// is taken if there is one; the silent retry after [`Retry::StaleConnection`] passes false. The request stays with
+    /// the caller, for another attempt; a body that streams is gone from it once a part of it is.
     ///
     /// Dropping the future at any point closes the connection and releases the slot; so does dropping the body of the
     /// answer before its end.
@@ -150,7 +149,7 @@ impl Connections {
         self: &Rc<Self>,
         pool: &Arc<Pool>,
         slot: Slot,
-        request: OutRequest,
+        request: &mut OutRequest,
         allow_reuse: bool,
     ) -> Result<Answer, Failure> {
         let started = now();
@@ -167,13 +166,12 @@ impl Connections {
                 Err(kind) => {
                     endpoint.count_failure(kind);
                     let error = ProxyError::new(kind, Stage::Forward).with_retry(Retry::NothingSent);
-                    return Err(Failure { error, request: Some(request) });
+                    return Err(Failure { error, replayable: true });
                 }
             },
         };
-        let account = Account::open(slot.guard, Rc::clone(&link.meter));
         let (connections, pool) = (Rc::clone(self), Arc::clone(pool));
-        let attempt = Attempt { connections, pool, link, account, index, started, reused };
+        let attempt = Attempt { connections, pool, link, slot, started, reused };
         let response = attempt.run(request).await?;
         timings.first_byte = now() - started;
         Ok(Answer { response, reused, timings, index })
@@ -211,13 +209,17 @@ impl Connections {
     }
 }
 
-async fn open(pool: &Pool, index: usize, endpoint: &Endpoint, timings: &mut Timings) -> Result<Box<Link>, ErrorKind> {
+async fn open(
+    pool: &Pool,
+    index: usize,
+    endpoint: &Arc<Endpoint>,
+    timings: &mut Timings,
+) -> Result<Box<Link>, ErrorKind> {
     let bounds = pool.params.timeouts;
     let limit = bounds.total.map_or(bounds.connect, |total| total.min(bounds.connect));
     let connected = connect(pool, index, limit).await?;
     endpoint.count_connect();
     timings.connect = Some(connected.connect);
     timings.tls = connected.tls;
-    let link = Link::open(connected.stream, bounds.first_byte).await.map_err(|error| fault::of_head(&error))?;
-    Ok(Box::new(link))
+    Ok(Box::new(Link::new(connected.stream, Arc::clone(endpoint), bounds.first_byte)))
 }

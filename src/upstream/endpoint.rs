@@ -4,6 +4,7 @@
 //! `backup`) is *not* here: it belongs to the generation's [`Pool`](super::Pool).
 
 use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,10 +31,13 @@ const FAILURES: [ErrorKind; 15] = [
     ErrorKind::ReadTimeout,
     ErrorKind::WriteTimeout,
     ErrorKind::TotalTimeout,
-    ErrorKind::MalformedResponse,
+    ErrorKind::MalformedResponse(MALFORMED),
     ErrorKind::ResponseHeaderTooLarge,
     ErrorKind::ResponseTruncated,
 ];
+
+/// What broken answers are counted as, whatever the reason.
+const MALFORMED: &str = "malformed_response";
 
 /// Numbers endpoints: addresses repeat over pools and come back after removal, identities do not.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -204,15 +208,20 @@ impl Endpoint {
         self.counters.connects.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_bytes(&self, read: u64, written: u64) {
-        self.counters.bytes_in.fetch_add(read, Ordering::Relaxed);
-        self.counters.bytes_out.fetch_add(written, Ordering::Relaxed);
+    pub(super) fn count_read(&self, bytes: u64) {
+        self.counters.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_written(&self, bytes: u64) {
+        self.counters.bytes_out.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts a failure of the endpoint's side; the client's own failures are not its fault.
     pub(super) fn count_failure(&self, kind: ErrorKind) {
         let counters = FAILURES.iter().zip(&self.counters.failures);
-        if let Some((_, counter)) = counters.into_iter().find(|(listed, _)| **listed == kind) {
+        if let Some((_, counter)) =
+            counters.into_iter().find(|(listed, _)| discriminant(*listed) == discriminant(&kind))
+        {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }

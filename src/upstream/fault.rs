@@ -1,6 +1,5 @@
-//! What an I/O or protocol error was, in our words.
+//! What an I/O error was, in our words.
 
-use std::error::Error;
 use std::io;
 
 use rustix::io::Errno;
@@ -38,29 +37,17 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 }
 
 /// A failure before the response head was complete.
-pub(super) fn of_head(error: &hyper::Error) -> ErrorKind {
-    if error.is_parse_too_large() {
-        return ErrorKind::ResponseHeaderTooLarge;
-    }
-    if error.is_parse() {
-        return ErrorKind::MalformedResponse;
-    }
-    match io_cause(error) {
-        Some(cause) if tls_error(cause).is_some() => ErrorKind::TlsHandshake,
-        Some(cause) if is_reset(cause) => ErrorKind::ConnectionReset,
-        _ => ErrorKind::ConnectionClosed,
+pub(super) fn of_head(error: &io::Error) -> ErrorKind {
+    match tls_error(error) {
+        Some(_) => ErrorKind::TlsHandshake,
+        None if is_reset(error) => ErrorKind::ConnectionReset,
+        None => ErrorKind::ConnectionClosed,
     }
 }
 
 /// A failure inside a response body.
-pub(super) fn of_body(error: &hyper::Error) -> ErrorKind {
-    match io_cause(error) {
-        Some(cause) if is_reset(cause) => ErrorKind::ConnectionReset,
-        Some(cause) if matches!(cause.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
-            ErrorKind::MalformedResponse
-        }
-        _ => ErrorKind::ResponseTruncated,
-    }
+pub(super) fn of_body(error: &io::Error) -> ErrorKind {
+    if is_reset(error) { ErrorKind::ConnectionReset } else { ErrorKind::ResponseTruncated }
 }
 
 fn is_reset(error: &io::Error) -> bool {
@@ -68,16 +55,4 @@ fn is_reset(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe
     )
-}
-
-/// The I/O error at the bottom, if there is one.
-fn io_cause(error: &hyper::Error) -> Option<&io::Error> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }

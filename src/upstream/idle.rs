@@ -44,7 +44,7 @@ impl IdleSets {
     pub(super) fn checkout(&mut self, pool: &Pool, endpoint: &Endpoint, now: Instant) -> Option<Box<Link>> {
         let set = self.0.get_mut(&Key::new(pool, endpoint))?;
         while let Some(mut parked) = set.parked.pop() {
-            if parked.expires > now && parked.link.is_reusable() {
+            if parked.expires > now && parked.link.http.is_reusable() {
                 return Some(parked.link);
             }
         }
@@ -52,9 +52,9 @@ impl IdleSets {
     }
 
     /// Keeps a connection that has finished its exchange, unless it is not fit for another or there are enough.
-    pub(super) fn park(&mut self, pool: &Pool, endpoint: &Arc<Endpoint>, mut link: Box<Link>, now: Instant) {
+    pub(super) fn park(&mut self, pool: &Pool, endpoint: &Arc<Endpoint>, link: Box<Link>, now: Instant) {
         let keep_alive = pool.params.keep_alive;
-        if keep_alive.idle == 0 || !link.is_reusable() {
+        if keep_alive.idle == 0 || !link.http.is_settled() {
             return;
         }
         let set = self
@@ -69,7 +69,7 @@ impl IdleSets {
     /// Drops what has ended or expired.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.0.retain(|_, set| {
-            set.parked.retain_mut(|parked| parked.expires > now && parked.link.is_reusable());
+            set.parked.retain_mut(|parked| parked.expires > now && parked.link.http.is_reusable());
             !set.parked.is_empty()
         });
     }

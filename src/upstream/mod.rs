@@ -9,12 +9,12 @@
 //! - a [`Slot`] is one attempt's right to use an endpoint. It is taken *before* connecting and given back when the last
 //!   byte of the answer is in, or when whoever held it lets go. Nothing else counts in-flight.
 //!
-//! The HTTP/1.1 client is hyper's `client::conn`, polled inside the exchange's own task: a request costs no spawn and no
-//! hop between tasks. What hyper tolerates and we must not (RFC 9112 §6.3: `Transfer-Encoding` beside `Content-Length`,
-//! codings that do not end in `chunked`, endless 1xx) is refused in `attempt`.
+//! The HTTP/1.1 client is our own (`http1`), as the server side is: it is polled inside the exchange's own task, so that
+//! a request costs no spawn and no hop between tasks, it refuses what could be read in two ways, and its buffers are
+//! lent by the worker, so that an idle connection holds none. Probes speak through the same code.
 //!
-//! Retrying is not done here: [`Failure`] says what happened, whether anything was sent, and gives the request back when
-//! it can be sent again. Deliberately absent: HTTP/2 to the origin, queues, discovery by SRV.
+//! Retrying is not done here: [`Failure`] says what happened, whether anything was sent, and whether the request can be
+//! sent again. Deliberately absent: HTTP/2 to the origin, queues, discovery by SRV.
 
 mod answer;
 mod attempt;
@@ -22,9 +22,9 @@ mod client;
 mod connect;
 mod endpoint;
 mod fault;
+mod http1;
 mod idle;
 mod link;
-mod outgoing;
 mod patience;
 mod pool;
 mod probe;

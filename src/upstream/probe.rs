@@ -11,19 +11,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, USER_AGENT};
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::header::{CONNECTION, HeaderValue, USER_AGENT};
+use http::{HeaderMap, Method};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::connect::connect;
 use super::endpoint::{Endpoint, ProbeRecord};
-use super::fault;
+use super::http1::{Connection, RequestHead};
 use super::pool::{Pool, authority};
-use super::stream::Stream;
+use crate::body::http1::{Decoded, Framing};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::policy::balance::AdminState;
@@ -202,7 +199,9 @@ async fn probe(pool: &Pool, index: usize, params: &HealthParams) -> ProbeRecord 
     let started = Clock::System.now();
     let ask = async {
         let connected = connect(pool, index, params.timeout).await?;
-        ask(connected.stream, request(pool, index, params)?).await
+        let mut http = Connection::new(connected.stream, None);
+        write(&mut http, pool, index, params)?;
+        read(&mut http).await
     };
     let outcome = tokio::time::timeout(params.timeout, ask).await.unwrap_or(Err(ErrorKind::TotalTimeout));
     let at = Clock::System.now();
@@ -214,43 +213,48 @@ async fn probe(pool: &Pool, index: usize, params: &HealthParams) -> ProbeRecord 
     ProbeRecord { at, took: at.since(started), status, fault }
 }
 
-fn request(pool: &Pool, index: usize, params: &HealthParams) -> Result<http::Request<Empty<Bytes>>, ErrorKind> {
-    let request =
-        http::Request::get(params.path.as_str()).header(USER_AGENT, "tidegate-probe").header(CONNECTION, "close");
-    let request = match (pool.host(index), pool.endpoints.get(index)) {
-        (Some(host), _) => request.header(HOST, host),
-        (None, Some(endpoint)) => request.header(HOST, authority(endpoint.address())),
-        (None, None) => request,
+/// Puts the question into the outbox.
+fn write(http: &mut Connection, pool: &Pool, index: usize, params: &HealthParams) -> Result<(), ErrorKind> {
+    let own = pool.endpoints.get(index).map(|endpoint| authority(endpoint.address())).unwrap_or_default();
+    let host = pool.host(index).cloned().or_else(|| HeaderValue::try_from(own).ok());
+    let headers = HeaderMap::from_iter([
+        (USER_AGENT, HeaderValue::from_static("tidegate-probe")),
+        (CONNECTION, HeaderValue::from_static("close")),
+    ]);
+    let unusable = ErrorKind::Internal("health_path_unusable");
+    let head = RequestHead {
+        method: &Method::GET,
+        target: params.path.as_bytes(),
+        host: host.as_ref().ok_or(unusable)?,
+        headers: &headers,
+        framing: Framing::Empty,
     };
-    request.body(Empty::new()).map_err(|_| ErrorKind::Internal("health_path_unusable"))
+    if !head.is_writable() {
+        return Err(unusable);
+    }
+    http.outbox.compose(|to| head.write(to));
+    Ok(())
 }
 
-/// Sends the probe and reads its answer to the end; the status.
-async fn ask(stream: Stream, request: http::Request<Empty<Bytes>>) -> Result<u16, ErrorKind> {
-    let opened = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = opened.map_err(|error| fault::of_head(&error))?;
-    let answer = async move {
-        let response = sender.send_request(request).await.map_err(|error| fault::of_head(&error))?;
-        let (head, mut body) = response.into_parts();
-        let mut read = 0;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| fault::of_body(&error))?;
-            read += frame.data_ref().map_or(0, Bytes::len);
-            if read > BODY_BYTES {
-                return Err(ErrorKind::MalformedResponse);
-            }
+/// Sends the question and reads the answer to its end; the status.
+async fn read(http: &mut Connection) -> Result<u16, ErrorKind> {
+    let head = std::future::poll_fn(|cx| {
+        http.poll_write(cx);
+        http.poll_head(cx, drop)
+    });
+    let head = head.await?;
+    let mut body = head.body(false);
+    let mut read = 0;
+    while !body.is_done() {
+        match std::future::poll_fn(|cx| http.poll_body(cx, &mut body)).await? {
+            Decoded::Data(piece) => read += piece.len(),
+            Decoded::Need | Decoded::Trailers(_) | Decoded::End => break,
         }
-        Ok(head.status.as_u16())
-    };
-    // How the connection ends is told by the answer; all it has to do here is run.
-    let run = async move {
-        drop(connection.await);
-        std::future::pending().await
-    };
-    tokio::select! {
-        outcome = answer => outcome,
-        never = run => never,
+        if read > BODY_BYTES {
+            return Err(ErrorKind::MalformedResponse("health_page_large"));
+        }
     }
+    Ok(head.status.as_u16())
 }
 
 /// A number to spread probes by; quality does not matter, being different in every process does.

@@ -273,9 +273,9 @@ async fn until(mut done: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(1), settle).await.expect("it happens within a second");
 }
 
-async fn send(worker: &Rc<Connections>, pool: &Arc<Pool>, request: OutRequest) -> Result<Answer, Failure> {
+async fn send(worker: &Rc<Connections>, pool: &Arc<Pool>, mut request: OutRequest) -> Result<Answer, Failure> {
     let slot = worker.pick(pool, &[]).expect("a free endpoint");
-    worker.send(pool, slot, request, true).await
+    worker.send(pool, slot, &mut request, true).await
 }
 
 /// Reads a body to its end: what came, trailers, and how it ended.
@@ -295,11 +295,7 @@ async fn drain(mut body: Body) -> (usize, Option<HeaderMap>, Option<ErrorKind>) 
 async fn outcome(worker: &Rc<Connections>, pool: &Arc<Pool>, request: OutRequest) -> String {
     match send(worker, pool, request).await {
         Err(failure) => {
-            assert_eq!(
-                failure.request.is_some(),
-                failure.error.retry != Retry::No,
-                "the verdict and the request agree"
-            );
+            assert_eq!(failure.replayable, failure.error.retry != Retry::No, "the verdict and the request agree");
             format!("{} {:?}", failure.error.kind.row().reason, failure.error.retry)
         }
         Ok(answer) => {
@@ -351,12 +347,12 @@ async fn whatever_an_origin_does_has_a_name_and_frees_its_slot() {
         (
             "bad chunk size",
             vec![Head, Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n"), Hang],
-            "200 0 malformed_response",
+            "200 0 chunk_size",
         ),
         (
             "bad chunk end",
             vec![Head, Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n"), Hang],
-            "200 5 malformed_response",
+            "200 5 chunk_end",
         ),
         ("until close", vec![Head, Send("HTTP/1.1 200 OK\r\n\r\nhello")], "200 5 complete"),
         ("HTTP/1.0", vec![Head, Send("HTTP/1.0 200 OK\r\n\r\nhello")], "200 5 complete"),
@@ -366,13 +362,9 @@ async fn whatever_an_origin_does_has_a_name_and_frees_its_slot() {
             vec![Head, Send("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"), Hang],
             "304 0 complete",
         ),
-        ("HTTP/0.9", vec![Head, Send("hello")], "malformed_response No"),
-        ("garbage", vec![Head, Send("\x01\x02\x03 nonsense\r\n\r\n")], "malformed_response No"),
-        (
-            "obs-fold",
-            vec![Head, Send("HTTP/1.1 200 OK\r\nX-A: 1\r\n 2\r\nContent-Length: 0\r\n\r\n")],
-            "malformed_response No",
-        ),
+        ("HTTP/0.9", vec![Head, Send("hello")], "status_line No"),
+        ("garbage", vec![Head, Send("\x01\x02\x03 nonsense\r\n\r\n")], "status_line No"),
+        ("obs-fold", vec![Head, Send("HTTP/1.1 200 OK\r\nX-A: 1\r\n 2\r\nContent-Length: 0\r\n\r\n")], "obs_fold No"),
         (
             "length and coding",
             vec![
@@ -381,22 +373,22 @@ async fn whatever_an_origin_does_has_a_name_and_frees_its_slot() {
                     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
                 ),
             ],
-            "malformed_response No",
+            "te_with_cl No",
         ),
         (
             "two lengths",
             vec![Head, Send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello")],
-            "malformed_response No",
+            "cl_repeated No",
         ),
         (
             "strange coding",
             vec![Head, Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")],
-            "malformed_response No",
+            "te_not_chunked No",
         ),
         (
             "unasked upgrade",
             vec![Head, Send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), Hang],
-            "malformed_response No",
+            "switch_not_asked No",
         ),
         (
             "too many bytes of head",
@@ -408,7 +400,7 @@ async fn whatever_an_origin_does_has_a_name_and_frees_its_slot() {
             vec![Head, Send("HTTP/1.1 200 OK\r\n"), Repeat("X-A: 1\r\n", 101), Send("\r\n"), Hang],
             "response_header_too_large No",
         ),
-        ("flood of 1xx", vec![Head, Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 200), Hang], "malformed_response No"),
+        ("flood of 1xx", vec![Head, Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 200), Hang], "interim_flood No"),
         ("some 1xx", vec![Head, Repeat("HTTP/1.1 100 Continue\r\n\r\n", 3), Send(OK), Hang], "200 5 complete"),
     ];
     for (name, script, expected) in cases {
@@ -418,6 +410,135 @@ async fn whatever_an_origin_does_has_a_name_and_frees_its_slot() {
         assert_eq!(pool.endpoints[0].in_flight(), 0, "{name}");
         let fails = !expected.ends_with("complete");
         assert_eq!(pool.endpoints[0].counters().failures.len(), usize::from(fails), "{name}");
+    }
+}
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+
+/// Answers that are wrong in one way each, whole and byte by byte. None is taken for complete, and none leaves a
+/// connection behind.
+#[tokio::test]
+async fn a_hostile_answer_is_refused_by_name_and_poisons_nothing() {
+    const PAGE: &str = "\r\nContent-Length: 5\r\n\r\nhello";
+    let head = |text: &str| format!("HTTP/1.1 200 OK\r\n{text}{PAGE}");
+    let chunks = |text: &str| format!("{CHUNKED}{text}");
+    let cases: Vec<(String, &str)> = vec![
+        (format!("\r\nHTTP/1.1 200 OK{PAGE}"), "status_line No"),
+        (format!("ICY 200 OK{PAGE}"), "status_line No"),
+        (format!("HTTP/1.2 200 OK{PAGE}"), "version No"),
+        (format!("HTTP/2 200 OK{PAGE}"), "version No"),
+        (format!("HTTP/1.1  200 OK{PAGE}"), "status_line No"),
+        (format!("HTTP/1.1 2000 OK{PAGE}"), "status_line No"),
+        (format!("HTTP/1.1 200\tOK{PAGE}"), "status_line No"),
+        ("HTTP/1.1 200 OK\nContent-Length: 5\n\nhello".into(), "bare_lf No"),
+        (head("X-A: 1\nX-B: 2"), "bare_lf No"),
+        (head("X-A: 1\rX-B: 2"), "field_value No"),
+        (head("X-A: 1\0"), "field_value No"),
+        (head("X-A : 1"), "space_before_colon No"),
+        (head("X-A: 1\r\n\tfolded"), "obs_fold No"),
+        (head(" X-A: 1"), "obs_fold No"),
+        (head("X-A"), "field_without_colon No"),
+        (head("X A: 1"), "field_name No"),
+        (head("Content-Length: 5"), "cl_repeated No"),
+        (head("Content-Length: 6"), "cl_repeated No"),
+        (head("Transfer-Encoding: chunked"), "te_with_cl No"),
+        (head("Transfer-Encoding: identity"), "te_with_cl No"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello".into(), "cl_list No"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello".into(), "cl_invalid No"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nhello".into(), "cl_invalid No"),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n".into(),
+            "te_repeated No",
+        ),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), "te_in_http10 No"),
+        ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: gzip\r\n\r\n".into(), "te_not_chunked No"),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n".into(),
+            "switch_not_asked No",
+        ),
+        (chunks("+1\r\na\r\n0\r\n\r\n"), "200 5 chunk_size"),
+        (chunks("-1\r\na\r\n0\r\n\r\n"), "200 5 chunk_size"),
+        (chunks("0x1\r\na\r\n0\r\n\r\n"), "200 5 chunk_size"),
+        (chunks("1 \r\na\r\n0\r\n\r\n"), "200 5 chunk_size"),
+        (chunks("11111111111111111\r\na"), "200 5 chunk_size"),
+        (chunks("\r\n"), "200 5 chunk_size"),
+        (chunks("1\na\r\n0\r\n\r\n"), "200 5 bare_lf"),
+        (chunks("1\r\nab\r\n0\r\n\r\n"), "200 6 chunk_end"),
+        (chunks(&format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(300))), "200 5 chunk_line_long"),
+        (chunks(&format!("1;{}\r\na\r\n", "x".repeat(200)).repeat(30)), "200 25 chunk_extensions"),
+        (chunks("0\r\nX A: 1\r\n\r\n"), "200 5 trailers"),
+        (chunks(&format!("0\r\n{}\r\n", "X-A: 1\r\n".repeat(40))), "200 5 too_many_trailers"),
+        (chunks(&format!("0\r\nX-A: {}\r\n\r\n", "1".repeat(9000))), "200 5 trailers_too_large"),
+    ];
+    for (answer, expected) in cases {
+        let answer: &'static str = answer.leak();
+        let ways = [vec![Head, Send(answer), Hang], vec![Head, Trickle(answer), Hang]];
+        for way in ways.into_iter().take(if answer.len() < 500 { 2 } else { 1 }) {
+            let origin = Origin::start(vec![way]).await;
+            let (worker, pool) = (Rc::new(Connections::new()), pool(&[origin.address], |_| ()));
+            assert_eq!(outcome(&worker, &pool, get()).await, expected, "{answer:?}");
+            assert_eq!((worker.idle(), pool.endpoints[0].in_flight()), (0, 0), "{answer:?}");
+            assert_eq!(pool.endpoints[0].counters().failures, [("malformed_response", 1)], "{answer:?}");
+        }
+    }
+}
+
+/// An answer that is cut anywhere is never taken for complete, unless it ends with its connection.
+#[tokio::test]
+async fn a_cut_answer_never_looks_complete() {
+    let whole = [OK, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\nX-Sum: 9\r\n\r\n"];
+    for whole in whole {
+        let scripts = (0..whole.len()).map(|end| vec![Head, Send(&whole[..end])]).collect();
+        let origin = Origin::start(scripts).await;
+        let (worker, pool) = (Rc::new(Connections::new()), pool(&[origin.address], |_| ()));
+        for end in 0..whole.len() {
+            let outcome = outcome(&worker, &pool, get()).await;
+            let named = outcome == "connection_closed IfIdempotent" || outcome.ends_with("response_truncated");
+            assert!(named, "{:?}: {outcome}", &whole[..end]);
+            assert_eq!((worker.idle(), pool.endpoints[0].in_flight()), (0, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_real_origins_do_is_taken() {
+    let cases: Vec<(&str, Vec<Act>, &str)> = vec![
+        ("no reason", vec![Head, Send("HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello"), Hang], "200 5 complete"),
+        ("unknown status", vec![Head, Send("HTTP/1.1 799 \r\nContent-Length: 5\r\n\r\nhello"), Hang], "799 5 complete"),
+        ("Latin-1", vec![Head, Send("HTTP/1.1 200 ÉTÉ\r\nX: é\r\nContent-Length: 0\r\n\r\n"), Hang], "200 0 complete"),
+        (
+            "length of nothing",
+            vec![Head, Send("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"), Hang],
+            "204 0 complete",
+        ),
+        ("empty until close", vec![Head, Send("HTTP/1.1 200 OK\r\n\r\n")], "200 0 complete"),
+        ("reset instead of closed", vec![Head, Send("HTTP/1.1 200 OK\r\n\r\nhello"), Reset], "200 5 connection_reset"),
+        (
+            "HTTP/1.0 with a length",
+            vec![Head, Send("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"), Hang],
+            "200 5 complete",
+        ),
+        (
+            "chunked byte by byte",
+            vec![Head, Trickle(CHUNKED), Trickle("0\r\nX-Sum: 9\r\n\r\n"), Hang],
+            "200 5 complete",
+        ),
+        (
+            "chunks and more",
+            vec![Head, Send(CHUNKED), Repeat("3;a=b\r\nabc\r\n", 300), Send("0\r\n\r\n"), Hang],
+            "200 905 complete",
+        ),
+        (
+            "large",
+            vec![Head, Send("HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n"), Repeat("0123456789", 300_000), Hang],
+            "200 3000000 complete",
+        ),
+    ];
+    for (name, script, expected) in cases {
+        let origin = Origin::start(vec![script]).await;
+        let (worker, pool) = (Rc::new(Connections::new()), pool(&[origin.address], |_| ()));
+        assert_eq!(outcome(&worker, &pool, get()).await, expected, "{name}");
+        assert_eq!(pool.endpoints[0].in_flight(), 0, "{name}");
     }
 }
 
@@ -437,6 +558,20 @@ async fn a_finished_connection_is_used_again_and_an_unfit_one_is_not() {
             2,
         ),
         ("more than announced", vec![Head, Send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhello"), Hang], 2),
+        ("a body behind a 204", vec![Head, Send("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello"), Hang], 2),
+        ("a blank line too many", vec![Head, Send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello\r\n"), Hang], 2),
+        ("two answers to one request", vec![Head, Repeat(OK, 2), Hang], 2),
+        (
+            "close among others",
+            vec![Head, Send("HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 0\r\n\r\n"), Hang],
+            2,
+        ),
+        ("kept after chunks", vec![Head, Send(CHUNKED), Send("0\r\n\r\n"), Head, Send(OK), Hang], 1),
+        (
+            "kept after 304",
+            vec![Head, Send("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"), Head, Send(OK), Hang],
+            1,
+        ),
     ];
     for (name, script, connections) in cases {
         let origin = Origin::start(vec![script]).await;
@@ -454,9 +589,8 @@ async fn idle_connections_are_bounded_in_number_and_age() {
     let origin = Origin::start(vec![vec![Head, Send(OK), Hang]]).await;
     let pool = pool(&[origin.address], |params| params.keep_alive.idle = 1);
     let worker = Rc::new(Connections::new());
-    let (first, second) = (send(&worker, &pool, get()).await.unwrap(), send(&worker, &pool, get()).await.unwrap());
-    drain(first.response.body).await;
-    drain(second.response.body).await;
+    let (first, second) = tokio::join!(outcome(&worker, &pool, get()), outcome(&worker, &pool, get()));
+    assert_eq!((first.as_str(), second.as_str()), ("200 5 complete", "200 5 complete"));
     assert_eq!((origin.accepted(), worker.idle()), (2, 1));
     let now = Clock::System.now();
     worker.sweep(now);
@@ -508,9 +642,11 @@ async fn a_stale_request_comes_back_as_it_was() {
     let origin = Origin::start(vec![vec![Head, Send(OK), Head], vec![Head, Read(5), Send(OK), Hang]]).await;
     let (worker, pool) = (Rc::new(Connections::new()), pool(&[origin.address], |_| ()));
     assert_eq!(outcome(&worker, &pool, get()).await, "200 5 complete");
-    let failure = send(&worker, &pool, request(Method::PUT, Body::full("small"))).await.unwrap_err();
+    let mut request = request(Method::PUT, Body::full("small"));
     let slot = worker.pick(&pool, &[]).unwrap();
-    let answer = worker.send(&pool, slot, failure.request.unwrap(), false).await.unwrap();
+    assert!(worker.send(&pool, slot, &mut request, true).await.unwrap_err().replayable);
+    let slot = worker.pick(&pool, &[]).unwrap();
+    let answer = worker.send(&pool, slot, &mut request, false).await.unwrap();
     assert_eq!(drain(answer.response.body).await.0, 5);
     assert_eq!(origin.last_head(), "PUT /a?b=c HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 5\r\n\r\n");
 }

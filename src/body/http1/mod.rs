@@ -6,6 +6,8 @@
 //! | `buffer` | the read buffers that a worker's connections share |
 //! | `decode` | the body out of the bytes that arrive |
 //! | `encode` | fields, chunks and trailers |
+//! | `fault` | why field lines are none |
+//! | `framing` | how long a body is |
 //! | `outbox` | bytes on their way out, gathered |
 //!
 //! What a *head* may say differs per side, and so do the words for its faults: that is for the drivers.
@@ -13,9 +15,13 @@
 mod buffer;
 mod decode;
 mod encode;
+mod fault;
+mod framing;
 mod outbox;
 
 pub use buffer::{READ_CHUNK, borrow_buffer, return_buffer};
-pub use decode::{Decoded, Decoder, Fault, Framing, decimal};
+pub use decode::{Decoded, Decoder, Fault};
 pub use encode::{chunk_head, field, fields, is_hop_field, last_chunk, length_field};
+pub use fault::{field_line_fault, is_token};
+pub use framing::{Declared, Framing};
 pub use outbox::Outbox;

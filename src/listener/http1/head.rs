@@ -12,8 +12,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
-use super::framing;
-use crate::body::http1::Framing;
+use super::look_alike::look_alike;
+use crate::body::http1::{Declared, Framing, field_line_fault, is_token};
 use crate::error::ErrorKind;
 use crate::listener::{Limits, authority};
 
@@ -148,10 +148,10 @@ fn parse_into<'b>(
     }
     let method = Method::from_bytes(method.as_bytes()).or(Err(ErrorKind::BadRequest("method")))?;
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    let headers = collect(bytes, raw.headers)?;
+    let (headers, declared) = collect(bytes, raw.headers)?;
     let (target, named) = split_target(&method, bytes.slice_ref(target.as_bytes()))?;
     let authority = agree(version, named, &headers)?;
-    let framing = framing::decide(version, &headers)?;
+    let framing = declared.framing(version).map_err(ErrorKind::AmbiguousFraming)?.unwrap_or(Framing::Empty);
     let connection = Connection::of(&headers);
     Ok(Head {
         keep_alive: !connection.close && (version == Version::HTTP_11 || connection.keep_alive),
@@ -166,18 +166,24 @@ fn parse_into<'b>(
     })
 }
 
-/// The fields as a map whose values share the head's copy.
-fn collect(bytes: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, ErrorKind> {
+/// The fields as a map whose values share the head's copy, and what those of them say that frame the body.
+fn collect(bytes: &Bytes, fields: &[httparse::Header<'_>]) -> Result<(HeaderMap, Declared), ErrorKind> {
     let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut declared = Declared::default();
     for field in fields {
-        if let Some(reason) = framing::look_alike(field.name.as_bytes()) {
+        if let Some(reason) = look_alike(field.name.as_bytes()) {
             return Err(ErrorKind::AmbiguousFraming(reason));
         }
         let name = HeaderName::from_bytes(field.name.as_bytes()).or(Err(ErrorKind::BadRequest("field_name")))?;
+        match name.as_str() {
+            "transfer-encoding" => declared.add_coding(field.value),
+            "content-length" => declared.add_length(field.value),
+            _ => {}
+        }
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
         headers.append(name, value.or(Err(ErrorKind::BadRequest("field_value")))?);
     }
-    Ok(headers)
+    Ok((headers, declared))
 }
 
 /// Path and query, and the authority an absolute target named (RFC 9112 §3.2).
@@ -299,29 +305,6 @@ fn request_line_fault(line: &[u8]) -> Option<ErrorKind> {
 /// `HTTP/` digit `.` digit.
 fn is_version(text: &[u8]) -> bool {
     matches!(text.strip_prefix(b"HTTP/"), Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
-}
-
-fn field_line_fault(line: &[u8]) -> Option<&'static str> {
-    if line.is_empty() {
-        return None;
-    }
-    if line.starts_with(b" ") || line.starts_with(b"\t") {
-        return Some("obs_fold");
-    }
-    let Some(colon) = line.iter().position(|byte| *byte == b':') else { return Some("field_without_colon") };
-    let (name, value) = line.split_at_checked(colon)?;
-    if name.ends_with(b" ") || name.ends_with(b"\t") {
-        return Some("space_before_colon");
-    }
-    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-        return Some("field_name");
-    }
-    value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t').then_some("field_value")
-}
-
-/// RFC 9110 §5.6.2 `tchar`.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `head` | where a request head ends, what it says |
-//! | `framing` | how long its body is |
+//! | `look_alike` | field names that some origin takes for framing |
 //! | `encode` | response heads |
 //! | `wire` | one connection's bytes and deadlines |
 //! | `driver` | the loop over exchanges |
@@ -15,8 +15,8 @@
 
 mod driver;
 mod encode;
-mod framing;
 mod head;
+mod look_alike;
 mod tunnel;
 mod wire;
 
@@ -24,4 +24,4 @@ mod wire;
 mod tests;
 
 pub(super) use driver::serve;
-pub(super) use framing::look_alike;
+pub(super) use look_alike::look_alike;

@@ -294,6 +294,22 @@ fn an_upload_that_is_cut_short_is_no_body() {
 }
 
 #[test]
+fn a_body_that_cannot_be_trusted_is_refused_by_name() {
+    let post = |body: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    let cases = [
+        (post("+3\r\nabc\r\n"), (400, "chunk_size")),
+        (post("3\nabc\r\n"), (400, "bare_lf")),
+        (post("0\r\nContent-Length: 3\r\n\r\n"), (400, "trailer_forbidden")),
+        (post("0\r\nHost: b\r\n\r\n"), (400, "trailer_forbidden")),
+        (post(&format!("0\r\n{}\r\n", "X: y\r\n".repeat(40))), (431, "too_many_headers")),
+        (post(&format!("0\r\nX: {}\r\n\r\n", "y".repeat(9000))), (431, "header_too_large")),
+    ];
+    for (input, (status, reason)) in cases {
+        assert_eq!(last(&converse(&input)), (status, reason.to_owned()), "{input:?}");
+    }
+}
+
+#[test]
 fn silence_ends_a_connection_in_its_own_way_at_each_place() {
     let seconds = Duration::from_secs;
     let cases = [

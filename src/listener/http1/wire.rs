@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 
@@ -184,7 +185,7 @@ impl<S: Transport> Wire<S> {
             if let Some(kind) = self.fault {
                 return Poll::Ready(Some(Err(ProxyError::new(kind, Stage::Listener))));
             }
-            match self.body.decode(&mut self.inbox) {
+            match self.decode() {
                 Ok(Decoded::End) => return Poll::Ready(None),
                 Ok(Decoded::Data(piece)) => {
                     self.timer.clear(Side::Read);
@@ -206,8 +207,21 @@ impl<S: Transport> Wire<S> {
                         return Poll::Pending;
                     }
                 },
-                Err(fault) => self.fault = Some(body_fault(fault)),
+                Err(kind) => self.fault = Some(kind),
             }
+        }
+    }
+
+    /// What of the request body is in the inbox. Trailers must not say what frames or routes a message (RFC 9110 §6.5.1).
+    fn decode(&mut self) -> Result<Decoded, ErrorKind> {
+        let decoded = self.body.decode(&mut self.inbox).map_err(body_fault)?;
+        match &decoded {
+            Decoded::Trailers(fields)
+                if [CONTENT_LENGTH, TRANSFER_ENCODING, HOST, TRAILER].iter().any(|name| fields.contains_key(name)) =>
+            {
+                Err(ErrorKind::BadRequest("trailer_forbidden"))
+            }
+            _ => Ok(decoded),
         }
     }
 
@@ -306,7 +320,7 @@ impl<S: Transport> Wire<S> {
             return false;
         }
         while self.body_dropped && !self.body.is_done() {
-            match self.body.decode(&mut self.inbox) {
+            match self.decode() {
                 Ok(Decoded::Need) | Err(_) => return false,
                 Ok(_) => {}
             }
