@@ -2,8 +2,9 @@
 //!
 //! One writer (the fill) appends chunks, any number of readers on any worker follow at their own speed. While the bytes
 //! fit `limit` all of them are kept, so that the finished spool becomes the stored body without a copy. A body that
-//! outgrows the limit cannot be stored any more: the spool then keeps a window of [`WINDOW`] bytes, goes as fast as its
-//! fastest reader, and readers that fall out of the window get an error, which their client sees as a cut connection.
+//! outgrows the limit cannot be stored any more: the spool then keeps a window of [`WINDOW`] bytes, which moves on with
+//! its slowest reader. How long that one may hold up the others is the writer's business: it can cut those who lag, who
+//! get an error, which their client sees as a cut connection.
 //!
 //! Whoever counts the bytes hangs a [`Keeper`] on the spool: it lives as long as anybody can read them, also after the
 //! store has let go of the body.
@@ -67,7 +68,13 @@ struct State {
     trailers: Option<HeaderMap>,
     end: Option<SpoolEnd>,
     readers: Vec<Option<ReaderSlot>>,
+    /// It has had a reader.
+    was_read: bool,
+    /// Given up, because the last reader left: nobody may begin to read any more.
+    abandoned: bool,
     writer: Option<Waker>,
+    /// To be woken when the last reader leaves.
+    watcher: Option<Waker>,
     keeper: Keeper,
 }
 
@@ -91,15 +98,23 @@ impl State {
         self.first + self.chunks.len()
     }
 
-    /// In window mode: drops what every reader has taken, then what does not fit the window once someone has taken it.
+    /// Where the readers stand that have not been cut.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        self.readers.iter().flatten().map(|slot| slot.next).filter(|next| *next >= self.first)
+    }
+
+    /// Drops the oldest chunk; false when there is none.
+    fn drop_first(&mut self) -> bool {
+        let Some(chunk) = self.chunks.pop_front() else { return false };
+        self.kept -= chunk.len();
+        self.first += 1;
+        true
+    }
+
+    /// In window mode: drops what every reader has taken.
     fn trim(&mut self) {
-        let slowest = self.readers.iter().flatten().map(|slot| slot.next).min().unwrap_or(usize::MAX);
-        let fastest = self.readers.iter().flatten().map(|slot| slot.next).max().unwrap_or(usize::MAX);
-        while self.first < slowest || (self.kept > WINDOW && self.first < fastest) {
-            let Some(chunk) = self.chunks.pop_front() else { break };
-            self.kept -= chunk.len();
-            self.first += 1;
-        }
+        let slowest = self.places().min().unwrap_or(usize::MAX);
+        while self.first < slowest && self.drop_first() {}
     }
 }
 
@@ -118,19 +133,23 @@ impl Spool {
             trailers: None,
             end: None,
             readers: Vec::new(),
+            was_read: false,
+            abandoned: false,
             writer: None,
+            watcher: None,
             keeper,
         })));
         (spool.clone(), SpoolWriter { spool, keeping: true, ended: false })
     }
 
-    /// A reader from the first byte, or `None` when the beginning is no longer kept.
+    /// A reader from the first byte, or `None` when the beginning is no longer kept, or the writer gave up.
     #[must_use]
     pub fn reader(&self) -> Option<SpoolReader> {
         let mut state = self.lock();
-        if state.first > 0 {
+        if state.first > 0 || state.abandoned {
             return None;
         }
+        state.was_read = true;
         let free = state.readers.iter().position(Option::is_none);
         let slot = free.unwrap_or(state.readers.len());
         match state.readers.get_mut(slot) {
@@ -144,7 +163,8 @@ impl Spool {
     /// True while a reader could still have all of it.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.lock().first == 0
+        let state = self.lock();
+        state.first == 0 && !state.abandoned
     }
 
     /// The complete body, once the writer has finished and everything was kept.
@@ -180,21 +200,42 @@ pub struct SpoolWriter {
 }
 
 impl SpoolWriter {
-    /// Waits until the spool has room: at once while everything is kept, else until the fastest reader has caught up.
+    /// Waits until the spool has room: at once while everything is kept, else until the slowest reader has caught up.
     /// `Ready(false)` means that nobody will read or store what is written, so the writer may stop.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.spool.lock();
         if !state.window {
             return Poll::Ready(true);
         }
-        state.trim();
-        if state.readers.iter().all(Option::is_none) {
+        if state.places().next().is_none() {
+            state.trim();
             return Poll::Ready(false);
         }
+        state.trim();
         if state.kept <= WINDOW {
             return Poll::Ready(true);
         }
         state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Cuts the readers that hold up the fastest one, as far as is needed to make room: they have lost the next chunk they
+    /// would take. Never the fastest itself, whose pace is the writer's.
+    pub fn cut_laggards(&mut self) {
+        let mut state = self.spool.lock();
+        let fastest = state.places().max().unwrap_or(usize::MAX);
+        while state.kept > WINDOW && state.first < fastest && state.drop_first() {}
+    }
+
+    /// Waits until the last of its readers has left, for a writer that goes on for them alone. From then on nobody may
+    /// begin to read: the writer is to be dropped.
+    pub fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.spool.lock();
+        state.abandoned |= state.was_read && state.readers.iter().all(Option::is_none);
+        if state.abandoned {
+            return Poll::Ready(());
+        }
+        state.watcher = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -361,6 +402,11 @@ impl Drop for SpoolReader {
             *slot = None;
         }
         if let Some(waker) = state.writer.take() {
+            waker.wake();
+        }
+        if state.readers.iter().all(Option::is_none)
+            && let Some(waker) = state.watcher.take()
+        {
             waker.wake();
         }
     }
@@ -530,6 +576,22 @@ mod tests {
     }
 
     #[test]
+    fn a_writer_may_give_up_once_the_last_reader_has_left() {
+        let (spool, mut writer) = Spool::new(100, None, Arc::new(()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(writer.poll_abandoned(&mut cx), Poll::Pending, "nobody has come yet");
+        let (one, other) = (spool.reader().expect("whole"), spool.reader().expect("whole"));
+        drop(one);
+        assert_eq!(writer.poll_abandoned(&mut cx), Poll::Pending);
+        drop(other);
+        let late = spool.reader().expect("nobody has given up yet");
+        assert_eq!(writer.poll_abandoned(&mut cx), Poll::Pending, "another one came in time");
+        drop(late);
+        assert_eq!(writer.poll_abandoned(&mut cx), Poll::Ready(()));
+        assert!(spool.reader().is_none() && !spool.is_whole(), "nobody joins what is given up");
+    }
+
+    #[test]
     fn an_outgrown_body_goes_on_in_a_window_and_cuts_laggards() {
         let (spool, mut writer) = Spool::new(10, None, Arc::new(()));
         let mut fast = spool.reader().expect("nothing dropped yet");
@@ -545,9 +607,23 @@ mod tests {
         for _ in 0..3 {
             assert!(matches!(poll(&mut fast), Poll::Ready(Some(Ok(_)))));
         }
+        assert_eq!(writer.poll_ready(&mut cx), Poll::Pending, "the slow one may catch up yet");
+        assert!(matches!(poll(&mut slow), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(writer.poll_ready(&mut cx), Poll::Ready(true), "and has made room");
+        for _ in 0..2 {
+            writer.push(chunk.clone());
+        }
+        writer.cut_laggards();
         assert_eq!(writer.poll_ready(&mut cx), Poll::Ready(true));
         assert_eq!(poll(&mut slow), Poll::Ready(Some(Err(ErrorKind::Internal("fell_behind_fill")))));
-        drop((fast, slow));
+        writer.push(chunk);
+        writer.cut_laggards();
+        assert_eq!(writer.poll_ready(&mut cx), Poll::Pending, "the fastest is never cut");
+        assert!(matches!(poll(&mut fast), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(writer.poll_ready(&mut cx), Poll::Ready(true));
+        drop(fast);
+        assert_eq!(writer.poll_ready(&mut cx), Poll::Ready(false), "one that was cut does not count");
+        drop(slow);
         assert_eq!(writer.poll_ready(&mut cx), Poll::Ready(false), "nobody reads and nothing will be stored");
         assert!(spool.reader().is_none(), "the beginning is gone");
     }

@@ -11,7 +11,7 @@ use http::header::{AGE, ETAG};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::context::Exchange;
-use super::fill;
+use super::fill::{self, Alone};
 use super::range;
 use super::rewrite;
 use super::worker::Worker;
@@ -44,20 +44,22 @@ pub(super) enum Selected {
 /// `RangeNotSatisfiable`.
 pub(super) async fn run(exchange: &mut Exchange, route: &Route, selected: Selected) -> Result<Response, ProxyError> {
     let compress = route.compress.as_deref();
-    let limit = route.cache.as_ref().map_or(0, |policy| policy.params.max_object);
+    let params = route.cache.as_ref().map(|policy| &policy.params);
+    let limit = params.map_or(0, |params| params.max_object);
+    let alone = params.map_or(Alone::GoesOn, Alone::of);
     match selected {
         Selected::Passing(response) => Ok(passing(exchange, route, response)),
         Selected::Alone(response) => {
             let plan = Plan::of_response(exchange, compress, &response);
-            Ok(code(&exchange.head.method, plan, response))
+            Ok(code(exchange, plan, response))
         }
         Selected::Stored(base) => {
             let length = Some(base.body().remaining());
-            let kept = Kept { head: base.head(), life: base.life(), length, limit };
+            let kept = Kept { head: base.head(), life: base.life(), length, limit, alone };
             kept.answer(exchange, compress, Body::Stored(base.body().clone())).await
         }
         Selected::Filling(filling, reader) => {
-            let kept = Kept { head: filling.head(), life: filling.life(), length: None, limit };
+            let kept = Kept { head: filling.head(), life: filling.life(), length: None, limit, alone };
             kept.answer(exchange, compress, Body::Spool(reader)).await
         }
     }
@@ -122,11 +124,12 @@ impl Plan {
     }
 
     /// Puts a body through what is planned.
-    fn apply(self, mut body: Body) -> Body {
+    fn apply(self, worker: &Worker, mut body: Body) -> Body {
         if let Some(coding) = self.decode {
             body = Body::stream(Filtered::new(body, Decoder::new(coding, DECODED_MAX), Stage::Encode));
         }
         if let Some(coding) = self.encode {
+            worker.metrics.encoding(coding.token());
             body = Body::stream(Filtered::new(body, Encoder::new(coding, fast_level(coding)), Stage::Encode));
         }
         body
@@ -157,16 +160,16 @@ fn passing(exchange: &Exchange, route: &Route, mut response: Response) -> Respon
     if plan.decode.is_some() {
         plan = Plan { decode: None, encode: None, ..plan };
     }
-    code(&exchange.head.method, plan, response)
+    code(exchange, plan, response)
 }
 
 /// Does to a response what is planned.
-fn code(method: &Method, plan: Plan, mut response: Response) -> Response {
+fn code(exchange: &Exchange, plan: Plan, mut response: Response) -> Response {
     plan.mend(&mut response.headers);
     if plan.changes() {
         response.content_length = None;
-        if *method != Method::HEAD {
-            response.body = plan.apply(response.body);
+        if exchange.head.method != Method::HEAD {
+            response.body = plan.apply(&exchange.worker, response.body);
         }
     }
     response
@@ -180,6 +183,8 @@ struct Kept<'a> {
     length: Option<u64>,
     /// `max_object`, which holds for children as well: the base may outgrow it yet.
     limit: u64,
+    /// What becomes of a child whose readers have all left.
+    alone: Alone,
 }
 
 impl Kept<'_> {
@@ -265,9 +270,9 @@ impl Kept<'_> {
             Joined::Follower(handle) => match handle.outcome().await {
                 Outcome::Shared(making) => match making.reader() {
                     Some(reader) => Body::Spool(reader),
-                    None => plan.apply(source),
+                    None => plan.apply(worker, source),
                 },
-                Outcome::Released(_) | Outcome::Failed(_) | Outcome::LeaderGone => plan.apply(source),
+                Outcome::Released(_) | Outcome::Failed(_) | Outcome::LeaderGone => plan.apply(worker, source),
             },
         }
     }
@@ -276,13 +281,14 @@ impl Kept<'_> {
     fn make(&self, worker: &Rc<Worker>, lead: MakeLead, plan: Plan, source: Body) -> Body {
         match worker.shared.store.begin_child(lead, self.life, self.limit) {
             Ok(making) => {
-                let Some(reader) = making.filling().reader() else { return plan.apply(source) };
-                tokio::task::spawn_local(fill::pump(making, plan.apply(source), || true, |_| ()));
+                let Some(reader) = making.filling().reader() else { return plan.apply(worker, source) };
+                let coded = plan.apply(worker, source);
+                tokio::task::spawn_local(fill::pump(making, coded, self.alone, || true, |_| ()));
                 Body::Spool(reader)
             }
             Err((lead, reason)) => {
                 lead.release(reason.token());
-                plan.apply(source)
+                plan.apply(worker, source)
             }
         }
     }

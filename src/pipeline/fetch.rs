@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::context::{Exchange, Trace};
-use super::fill;
+use super::fill::{self, Alone};
 use super::forward::{self, Order, Reply};
 use super::rewrite;
 use super::worker::Worker;
@@ -43,6 +43,8 @@ pub(super) struct Job {
     pub(super) request: HeaderMap,
     /// The stored response to be validated.
     pub(super) validating: Option<Arc<Base>>,
+    /// What becomes of it when nobody waits for it any more.
+    pub(super) alone: Alone,
 }
 
 impl Job {
@@ -68,6 +70,7 @@ impl Job {
             path: exchange.uri.path().into(),
             request: exchange.head.headers.clone(),
             validating,
+            alone: Alone::of(&policy.params),
         })
     }
 }
@@ -103,6 +106,7 @@ pub(super) fn start(job: Job) -> oneshot::Receiver<Report> {
 
 /// Starts a fetch that no client waits for; it keeps its `place` to the end.
 pub(super) fn start_behind(job: Job, place: OwnedSemaphorePermit) {
+    let job = Job { alone: Alone::GoesOn, ..job };
     tokio::task::spawn_local(async move {
         let (report, nobody) = oneshot::channel();
         // Not kept for the time of the fetch: the report may hold a reader, which would be waited for.
@@ -119,11 +123,23 @@ fn accept_encoding(route: &Route) -> HeaderValue {
     HeaderValue::from_static(if plain { "identity" } else { "gzip" })
 }
 
-async fn run(job: Job, report: oneshot::Sender<Report>) {
-    let Job { worker, route, policy, order, lead, key, path, request, validating } = job;
+async fn run(job: Job, mut report: oneshot::Sender<Report>) {
+    let Job { worker, route, policy, order, lead, key, path, request, validating, alone } = job;
     let mut trace = Trace::default();
-    let answer = ask(&worker, &route, order, validating, &mut trace).await;
-    let judge = Judge { worker: &worker, route: &route, policy: &policy, path: &path, request: &request };
+    let answer = {
+        let mut asking = std::pin::pin!(ask(&worker, &route, order, validating, &mut trace));
+        tokio::select! {
+            biased;
+            answer = &mut asking => answer,
+            () = report.closed(), if alone == Alone::Stops => {
+                if !lead.is_followed() {
+                    return;
+                }
+                asking.await
+            }
+        }
+    };
+    let judge = Judge { worker: &worker, route: &route, policy: &policy, path: &path, request: &request, alone };
     match answer {
         Ok(Answer::Confirmed(base, reply)) => {
             let (base, kept) = judge.freshen(&base, &reply, &key);
@@ -190,6 +206,7 @@ struct Judge<'a> {
     policy: &'a CachePolicy,
     path: &'a str,
     request: &'a HeaderMap,
+    alone: Alone,
 }
 
 impl Judge<'_> {
@@ -261,15 +278,13 @@ impl Judge<'_> {
                 let reader = filling.reader().ok_or_else(|| ProxyError::new(FILL_WITHOUT_READER, Stage::Fill));
                 tell(report, reader.map(|reader| Landed::Filling(filling, reader)), trace, None, Ok(()));
                 let faultless = || rewritten.failure.get().is_none();
-                let refused = |reason: NotKept| {
-                    // The next one will most likely outgrow its bound as well: it need not be held for anybody.
-                    if reason == NotKept::TooLarge {
-                        store.remember_refusal(primary, reason.token(), self.worker.now());
-                    }
-                };
-                fill::pump(fill, body, faultless, refused).await;
+                // The next one will most likely outgrow its bound as well: it need not be held for anybody.
+                let refused = |reason: NotKept| store.remember_refusal(primary, reason.token(), self.worker.now());
+                fill::pump(fill, body, self.alone, faultless, refused).await;
             }
             Err((lead, reason)) => {
+                // What finds no room now will hardly find it with the next request.
+                store.remember_refusal(primary, reason.token(), self.worker.now());
                 let mut response = Response::new(head.status, body);
                 response.headers = head.headers;
                 alone(lead, reason.token(), response, report);

@@ -230,6 +230,12 @@ pub trait Sink {
     /// [`SpoolWriter::poll_ready`].
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool>;
 
+    /// Waits until the last of those who read it has left; see [`SpoolWriter::poll_abandoned`].
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Cuts the readers that hold up the fastest one; see [`SpoolWriter::cut_laggards`].
+    fn cut_laggards(&mut self);
+
     /// Appends a chunk. Cost: the spool's lock, and the ledger's atomics once per reserved step.
     fn push(&mut self, chunk: Bytes);
 
@@ -287,6 +293,14 @@ impl Sink for Fill {
         self.writing.poll_ready(self.filling.life.entry(), cx)
     }
 
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.writing.writer.poll_abandoned(cx)
+    }
+
+    fn cut_laggards(&mut self) {
+        self.writing.writer.cut_laggards();
+    }
+
     fn push(&mut self, chunk: Bytes) {
         self.writing.push(self.filling.life.entry(), chunk);
     }
@@ -339,6 +353,14 @@ impl Sink for ChildFill {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.writing.poll_ready(&self.charge, cx)
+    }
+
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.writing.writer.poll_abandoned(cx)
+    }
+
+    fn cut_laggards(&mut self) {
+        self.writing.writer.cut_laggards();
     }
 
     fn push(&mut self, chunk: Bytes) {

@@ -163,6 +163,13 @@ impl<K: Copy + Eq + Hash, T: Joinable> LeadGuard<K, T> {
         self.epoch
     }
 
+    /// True while somebody waits for the word.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        // One receiver is the table's.
+        self.say.receiver_count() > 1
+    }
+
     fn end(self, outcome: Outcome<T>) {
         // Out of the table first, so that nobody joins a flight that is over.
         drop(self.landing);
@@ -259,7 +266,9 @@ mod tests {
         assert!(flights.is_empty());
 
         let leader = lead(&flights);
+        assert!(!leader.is_followed());
         let follower = follow(&flights);
+        assert!(leader.is_followed());
         leader.release("private");
         assert!(flights.is_empty());
         assert!(matches!(follower.outcome().await, Outcome::Released("private")));

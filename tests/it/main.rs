@@ -23,6 +23,8 @@ mod tls;
 mod caching;
 // The same as data: every case against the policy alone and over sockets.
 mod cases;
+// Many clients, one fetch, one encoding; who goes away, who falls behind.
+mod collapsing;
 // RFC 9110 §14: parts, from the store and past it.
 mod ranges;
 // Content codings.

@@ -30,6 +30,8 @@ table! {
         strip_cookies: List<String> = List::default(),
         /// Requests that are passed through; any that holds.
         bypass: List<RawBypass> = List::default(),
+        /// Goes on fetching for the store when every client that waited has gone.
+        fill_after_abort: bool = true,
     }
     later {
         "stale_while_revalidate", "stale_if_error", "stale_if_unreachable", "ignore_request_directives", "tags", "purge",

@@ -35,6 +35,7 @@ impl Validation<'_> {
             key: self.key(&raw.key),
             strip_cookies: self.globs(&raw.strip_cookies),
             bypass: raw.bypass.0.iter().filter_map(|rule| self.bypass(rule)).collect(),
+            fill_after_abort: raw.fill_after_abort.value,
         };
         CacheConfig { name: name.to_owned(), max_bytes: raw.max_bytes.given().map(|max| max.0), params }
     }

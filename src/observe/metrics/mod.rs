@@ -86,9 +86,15 @@ type Index = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Exchanges>>>;
 #[derive(Debug, Default)]
 struct Registry {
     exchanges: Blocks,
-    /// By token: one counter per worker that has met it.
-    reasons: BTreeMap<&'static str, Vec<Arc<Counter>>>,
+    reasons: Tokens,
+    encodings: Tokens,
 }
+
+/// By token: one counter per worker that has met it.
+type Tokens = BTreeMap<&'static str, Vec<Arc<Counter>>>;
+
+/// One worker's counters of a family.
+type TokenIndex = RefCell<HashMap<&'static str, Arc<Counter>>>;
 
 /// One worker's counters of one pair. Aligned so that two workers never write to one cache line, nor to a pair of lines
 /// that is fetched together.
@@ -124,7 +130,8 @@ pub struct WorkerMetrics {
     indexed: Cell<usize>,
     /// Counts what has no block of its own.
     other: Arc<Exchanges>,
-    reasons: RefCell<HashMap<&'static str, Arc<Counter>>>,
+    reasons: TokenIndex,
+    encodings: TokenIndex,
 }
 
 impl Metrics {
@@ -145,6 +152,7 @@ impl Metrics {
             indexed: Cell::new(0),
             other,
             reasons: RefCell::default(),
+            encodings: RefCell::default(),
         }
     }
 
@@ -185,11 +193,17 @@ impl Metrics {
         for (labels, totals) in &totals {
             totals.render_durations(page, *labels);
         }
-        page.family("tidegate_errors_total", Kind::Counter, "Exchanges that failed or were refused, by reason.");
-        for (reason, counters) in &registry.reasons {
-            let count: u64 = counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum();
-            page.sample("", &[("reason", reason)], count);
-        }
+        let mut by_token = |name, help, label, tokens: &Tokens| {
+            page.family(name, Kind::Counter, help);
+            for (token, counters) in tokens {
+                let count: u64 = counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum();
+                page.sample("", &[(label, token)], count);
+            }
+        };
+        let help = "Exchanges that failed or were refused, by reason.";
+        by_token("tidegate_errors_total", help, "reason", &registry.reasons);
+        let help = "Bodies that a content coding was put on; each stored one ideally once.";
+        by_token("tidegate_encodings_total", help, "coding", &registry.encodings);
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -219,10 +233,19 @@ impl WorkerMetrics {
 
     /// Counts a failure that belongs to no exchange of its own (a refused connection, a failed handshake).
     pub fn reason(&self, reason: &'static str) {
-        let mut reasons = self.reasons.borrow_mut();
-        let counter = reasons.entry(reason).or_insert_with(|| {
+        self.count(&self.reasons, reason, |registry| &mut registry.reasons);
+    }
+
+    /// Counts a body that a content coding is put on.
+    pub fn encoding(&self, coding: &'static str) {
+        self.count(&self.encodings, coding, |registry| &mut registry.encodings);
+    }
+
+    fn count(&self, index: &TokenIndex, token: &'static str, family: fn(&mut Registry) -> &mut Tokens) {
+        let mut index = index.borrow_mut();
+        let counter = index.entry(token).or_insert_with(|| {
             let counter = Arc::<Counter>::default();
-            self.metrics.lock().reasons.entry(reason).or_default().push(counter.clone());
+            family(&mut self.metrics.lock()).entry(token).or_default().push(counter.clone());
             counter
         });
         counter.0.fetch_add(1, Ordering::Relaxed);

@@ -75,6 +75,8 @@ pub struct CacheParams {
     pub strip_cookies: Vec<String>,
     /// `bypass`: any that holds.
     pub bypass: Vec<BypassRule>,
+    /// `fill_after_abort`: a fetch goes on when every client that waited for it has gone.
+    pub fill_after_abort: bool,
 }
 
 /// `key`
@@ -137,6 +139,7 @@ mod tests {
             key: KeyParams::default(),
             strip_cookies: Vec::new(),
             bypass: Vec::new(),
+            fill_after_abort: true,
         }
     }
 }

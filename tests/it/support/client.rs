@@ -204,6 +204,11 @@ impl Client {
         self.wire.take(n)
     }
 
+    /// Everything until the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        self.wire.rest()
+    }
+
     /// Waits until the server closes, and fails if it says anything before.
     #[track_caller]
     pub fn expect_close(&mut self) {
