@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::hash::RandomState;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, HOST};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use tidegate::clock::{Clock, Now};
-use tidegate::policy::cache::bypass::{self, Bypass, Participation};
+use tidegate::policy::cache::bypass::{self, Bypass, Participation, ReuseOnly};
 use tidegate::policy::cache::directives::RequestDirectives;
 use tidegate::policy::cache::invalidation::{self, TargetFacts};
 use tidegate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
+use tidegate::policy::cache::range::{self, Wanted, WholeFacts};
 use tidegate::policy::cache::reuse::{self, Reuse};
 use tidegate::policy::cache::status::{CacheStatus, Forwarded};
 use tidegate::policy::cache::storing::{self, Storable, Terms};
@@ -172,8 +173,9 @@ impl Model {
                 Reuse::Fresh => {
                     let stored = &self.stored[at];
                     let ttl = Some(stored.terms.freshness.ttl(request.now));
-                    *cache = Some(CacheStatus { ttl, ..CacheStatus::default() });
-                    return answer(request, stored, farm.clock.now(), true);
+                    let (answer, detail) = answer(request, stored, farm.clock.now(), true);
+                    *cache = Some(CacheStatus { ttl, detail, ..CacheStatus::default() });
+                    return answer;
                 }
                 Reuse::OnlyIfCached(_) => return local(StatusCode::GATEWAY_TIMEOUT),
                 Reuse::Validate(why) => {
@@ -187,7 +189,11 @@ impl Model {
         if stored.is_none() && directives.only_if_cached {
             return local(StatusCode::GATEWAY_TIMEOUT);
         }
-        if let Participation::ReuseOnly(reason) = participation {
+        // A part of what is stored is had by validating the whole; what is fetched behind another part is not played here.
+        let is_part = participation == Participation::ReuseOnly(ReuseOnly::Range);
+        if let Participation::ReuseOnly(reason) = participation
+            && !(is_part && stored.is_some())
+        {
             *cache = Some(alone(forwarded, reason.token()));
             return self.pass(request, farm);
         }
@@ -283,13 +289,14 @@ impl Model {
                 stored.terms = storable.terms;
                 stored.selecting = Selecting::new(&storable.vary, &request.headers);
                 stored.headers = headers;
-                let answer = answer(request, &stored, clock.now(), true);
+                let (answer, detail) = answer(request, &stored, clock.now(), true);
                 self.stored.insert(0, stored);
-                (CacheStatus { stored: true, ..told }, answer)
+                (CacheStatus { stored: true, detail, ..told }, answer)
             }
             Err(reason) => {
                 self.invalidate(stored.key.uri);
-                (CacheStatus { detail: Some(reason), ..told }, answer(request, &stored, clock.now(), true))
+                let (answer, _) = answer(request, &stored, clock.now(), true);
+                (CacheStatus { detail: Some(reason), ..told }, answer)
             }
         }
     }
@@ -315,17 +322,17 @@ impl Model {
             selecting: Selecting::new(&storable.vary, &request.headers),
             body: reply.body,
         };
-        let (status, headers, body, _) = answer(request, &stored, now, false);
+        let ((status, headers, body, _), detail) = answer(request, &stored, now, false);
         if complete {
             self.stored.retain(|old| old.key != stored.key || old.selecting != stored.selecting);
             self.stored.insert(0, stored);
         }
-        (CacheStatus { stored: true, ..CacheStatus::default() }, (status, headers, body, complete))
+        (CacheStatus { stored: true, detail, ..CacheStatus::default() }, (status, headers, body, complete))
     }
 }
 
-/// `pipeline::encode`, without codings.
-fn answer(request: &Request<'_>, stored: &Stored, now: Now, from_cache: bool) -> Answer {
+/// `pipeline::encode`, without codings, and `pipeline::range`; with the reason why a part is not given.
+fn answer(request: &Request<'_>, stored: &Stored, now: Now, from_cache: bool) -> (Answer, Option<&'static str>) {
     let mut headers = stored.headers.clone();
     if from_cache {
         headers.insert(AGE, HeaderValue::from(stored.terms.freshness.age(now).as_secs()));
@@ -334,9 +341,29 @@ fn answer(request: &Request<'_>, stored: &Stored, now: Now, from_cache: bool) ->
         ConditionFacts { status: stored.status, headers: &headers, received: stored.terms.freshness.received.wall };
     if validation::is_not_modified(&request.headers, &conditions) {
         validation::strip_for_not_modified(&mut headers);
-        return (StatusCode::NOT_MODIFIED, headers, String::new(), true);
+        return ((StatusCode::NOT_MODIFIED, headers, String::new(), true), None);
     }
-    (stored.status, headers, stored.body.clone(), true)
+    if from_cache && stored.status == StatusCode::OK {
+        range::offer(&mut headers);
+    }
+    let length = stored.body.len();
+    let facts = WholeFacts { status: stored.status, headers: &headers, length: length as u64 };
+    match range::decide(&request.method, &request.headers, &facts) {
+        Wanted::Whole(reason) => ((stored.status, headers, stored.body.clone(), true), reason.token()),
+        Wanted::Nothing => {
+            let mut local = local(StatusCode::RANGE_NOT_SATISFIABLE);
+            local.1.insert(CONTENT_RANGE, range::unsatisfied(length as u64));
+            (local, None)
+        }
+        Wanted::One(part) => {
+            range::mend_one(&mut headers, part, length as u64);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(part.len()));
+            let at = |position: u64| usize::try_from(position).unwrap();
+            let body = stored.body[at(part.first)..=at(part.last)].to_owned();
+            ((StatusCode::PARTIAL_CONTENT, headers, body, true), None)
+        }
+        Wanted::Several(_) => unreachable!("the boundary is random: played over sockets only"),
+    }
 }
 
 fn alone(forwarded: Forwarded, detail: &'static str) -> CacheStatus<'static> {
