@@ -4,10 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HOST, HeaderValue};
+use http::header::{ACCEPT_ENCODING, HOST, HeaderValue, IF_RANGE, RANGE};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::context::{Exchange, Trace};
+use super::range;
 use super::rewrite;
 use super::worker::Worker;
 use crate::body::{Body, Interim, Response};
@@ -34,6 +35,14 @@ impl Order {
     /// The same order once more. Orders for the cache have no body.
     pub(super) fn repeat(&self) -> Self {
         Self { pool: Arc::clone(&self.pool), request: repeat(&self.request) }
+    }
+
+    /// The same order for all of it.
+    fn of_whole(mut self) -> Self {
+        for name in [RANGE, IF_RANGE] {
+            self.request.headers.remove(name);
+        }
+        self
     }
 }
 
@@ -66,12 +75,26 @@ pub(super) struct Reply {
 pub(super) async fn run(exchange: &mut Exchange, route: &Route) -> Result<Reply, ProxyError> {
     let mut order = order(exchange, route, false)?;
     order.request.body = std::mem::take(&mut exchange.body);
+    let mut whole = None;
     if route.rewrite.is_some() {
         // What is going to be parsed should not have to be decoded first.
         order.request.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        // A range is no way around the rules: a part of what they apply to is asked for once more, as a whole.
+        if range::is_asked(exchange) && matches!(order.request.body, Body::Empty) {
+            whole = Some(order.repeat().of_whole());
+        } else {
+            order = order.of_whole();
+        }
     }
     let worker = Rc::clone(&exchange.worker);
-    send(&worker, order, &mut exchange.trace).await
+    let reply = send(&worker, order, &mut exchange.trace).await?;
+    match whole.filter(|_| rewrite::needs_whole(route, &reply.response)) {
+        Some(whole) => {
+            drop(reply);
+            send(&worker, whole, &mut exchange.trace).await
+        }
+        None => Ok(reply),
+    }
 }
 
 /// The request head as the origin is to see it. With `for_cache` it says nothing about the client that happens to ask.

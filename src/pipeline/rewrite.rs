@@ -26,6 +26,12 @@ pub(super) fn run(route: &Route, method: &Method, mut response: Response) -> Rew
     Rewritten { response, failure: applied.unwrap_or_default() }
 }
 
+/// True when the origin answered with a part of what the route's rules would rewrite as a whole.
+pub(super) fn needs_whole(route: &Route, response: &Response) -> bool {
+    let facts = RewriteFacts { status: response.status, headers: &response.headers };
+    route.rewrite.as_ref().is_some_and(|rewrite| rewrite::needs_whole(&facts, &rewrite.params))
+}
+
 /// The rules of a route, as validators show them.
 pub(super) fn rules(route: &Route) -> Option<Rules> {
     route.rewrite.as_ref().map(|rewrite| Rules { fingerprint: rewrite.fingerprint, since: rewrite.since })

@@ -144,6 +144,19 @@ pub fn applies<'a>(facts: &RewriteFacts<'a>, params: &RewriteParams) -> Result<R
     Ok(RewritePlan { decode, charset })
 }
 
+/// True for a part of something that would be rewritten: its bytes must not reach a client, and the whole is to be asked
+/// for. Several parts in one body do not say of what they are before they are read, so they count as such.
+#[must_use]
+pub fn needs_whole(facts: &RewriteFacts<'_>, params: &RewriteParams) -> bool {
+    let is_multipart = media_type(facts.headers).is_some_and(|name| name.eq_ignore_ascii_case("multipart/byteranges"));
+    let as_a_whole = || {
+        let mut headers = facts.headers.clone();
+        headers.remove(CONTENT_RANGE);
+        applies(&RewriteFacts { status: StatusCode::OK, headers: &headers }, params).is_ok()
+    };
+    facts.status == StatusCode::PARTIAL_CONTENT && !params.elements.is_empty() && (is_multipart || as_a_whole())
+}
+
 /// The value of the `charset` parameter of `Content-Type`, without quotes.
 fn charset(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;

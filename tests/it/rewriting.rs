@@ -99,6 +99,34 @@ fn what_is_no_page_passes_untouched() {
 }
 
 #[test]
+fn a_range_is_no_way_around_the_rules() {
+    let origin = Origin::start(|seen| {
+        let part = seen.fields.has("range");
+        let reply = Reply::new(if part { 206 } else { 200 });
+        let kind = match seen.target.as_str() {
+            "/several" if part => "multipart/byteranges; boundary=x",
+            "/picture" => "image/png",
+            _ => "text/html",
+        };
+        let reply = reply.field("Content-Type", kind);
+        let single = part && seen.target != "/several";
+        let reply = if single { reply.field("Content-Range", "bytes 0-9/99") } else { reply };
+        reply.body(if part { &PAGE[..10] } else { PAGE })
+    });
+    let gate = rewriting(&origin, &mark(), "");
+    for (target, status, text) in [
+        ("/page", 200, PAGE.replace(HEAD_MARK.0, HEAD_MARK.1)),
+        ("/several", 200, PAGE.replace(HEAD_MARK.0, HEAD_MARK.1)),
+        ("/picture", 206, PAGE[..10].to_owned()),
+    ] {
+        let before = origin.requests();
+        let answer = gate.client().ask(&Request::get(target).field("Range", "bytes=0-9")).expect(status);
+        assert_eq!(answer.text(), text, "{target}");
+        assert_eq!(origin.requests() - before, if status == 200 { 2 } else { 1 }, "{target}");
+    }
+}
+
+#[test]
 fn changed_bytes_have_another_tag_and_no_stale_digest() {
     let reply = html().field("ETag", "\"v1\"").field("Content-MD5", "eA==").field("Accept-Ranges", "bytes");
     let origin = Origin::always(reply.field("Last-Modified", "Mon, 02 Jan 2023 10:00:00 GMT").body(PAGE));
