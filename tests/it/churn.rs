@@ -1,5 +1,5 @@
-//! Everything at once: clients on few cold keys, sizes and codings by chance, fills cut off, writes that invalidate,
-//! reloads. Every body carries its own checksum; nothing may be mixed up, and nothing cut may look whole.
+//! Everything at once: clients on few cold keys, sizes, codings and ranges by chance, fills cut off, writes that
+//! invalidate, reloads. Every body carries its own checksum; nothing may be mixed up, and nothing cut may look whole.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,14 +30,33 @@ fn flaw(path: &str, text: &str) -> Option<String> {
     (head != expected || text != own).then(|| format!("{path} got {head:?} and {} bytes", rest.len()))
 }
 
-/// Sizes, framings and faults in turn.
+/// What is wrong with a part.
+fn flaw_in_part(path: &str, content_range: &str, text: &str) -> Option<String> {
+    let numbers = content_range.strip_prefix("bytes ").and_then(|range| range.split_once('/'));
+    let (first, last) = numbers.and_then(|(part, _)| part.split_once('-')).expect("a range");
+    let [first, last, whole] = [first, last, numbers.unwrap().1].map(|number| number.parse::<usize>().unwrap());
+    let wholes = SIZES.map(|size| body(path, size));
+    let found = wholes.iter().any(|own| own.len() == whole && own.get(first..=last) == Some(text));
+    (!found).then(|| format!("{path} got {} bytes as {content_range}", text.len()))
+}
+
+const SIZES: [usize; 5] = [40, 3000, 30_000, 90_000, 150_000];
+
+/// Sizes, framings and faults in turn; ranges are answered or not.
 fn reply(turn: usize, seen: &Seen) -> Reply {
     if seen.method == "POST" {
         return Reply::new(204);
     }
-    let text = body(&seen.target, [40, 3000, 30_000, 90_000, 150_000][turn % 5]);
-    let head = Reply::new(200).field("Content-Type", "text/plain").field("Cache-Control", "max-age=60");
+    let text = body(&seen.target, SIZES[turn % 5]);
+    let range = seen.field("range").filter(|_| seen.method == "GET" && !turn.is_multiple_of(3));
+    let head = Reply::new(if range.is_some() { 206 } else { 200 });
+    let head = head.field("Content-Type", "text/plain").field("Cache-Control", "max-age=60");
     let tagged = head.field("ETag", &format!("\"{turn}\""));
+    if let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) {
+        let [first, last] = [first, last].map(|number| number.parse::<usize>().unwrap().min(text.len() - 1));
+        let tagged = tagged.field("Content-Range", &format!("bytes {first}-{last}/{}", text.len()));
+        return tagged.body(&text[first..=last]);
+    }
     let half = &text.as_bytes()[..text.len() / 2];
     match turn % 11 {
         3 => tagged.announced(text.len(), half).end(End::Close),
@@ -56,7 +75,11 @@ fn ask(gate: std::net::SocketAddr, rng: &mut Rng) -> bool {
         1 => Request::new("HEAD", &path),
         _ => Request::get(&path),
     };
-    let request = request.field("Accept-Encoding", ["gzip", "identity", "br"][rng.below(3)]);
+    let mut request = request.field("Accept-Encoding", ["gzip", "identity", "br"][rng.below(3)]);
+    if rng.below(3) == 0 {
+        let first = rng.below(40_000);
+        request = request.field("Range", &format!("bytes={first}-{}", first + rng.below(10_000)));
+    }
     client.send(request.bytes());
     if rng.below(10) == 0 {
         client.abort();
@@ -64,8 +87,12 @@ fn ask(gate: std::net::SocketAddr, rng: &mut Rng) -> bool {
     }
     let method = if request.bytes().starts_with(b"HEAD") { "HEAD" } else { "GET" };
     let Some(answer) = client.answer(method) else { return false };
+    if answer.status == 206 && answer.complete {
+        assert_eq!(flaw_in_part(&path, answer.field("content-range").expect("a range"), &answer.text()), None);
+        return true;
+    }
     if !answer.complete || answer.status != 200 || method == "HEAD" {
-        assert!([200, 204, 502].contains(&answer.status), "{} {:?}", answer.status, answer.fields);
+        assert!([200, 204, 206, 416, 502].contains(&answer.status), "{} {:?}", answer.status, answer.fields);
         return false;
     }
     let text = match answer.field("content-encoding") {
