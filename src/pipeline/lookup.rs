@@ -23,7 +23,7 @@ use crate::policy::cache::status::{CacheStatus, Forwarded};
 use crate::policy::cache::storing::Terms;
 use crate::policy::uri::NormalUri;
 use crate::snapshot::{CachePolicy, Route};
-use crate::store::{self, Base, Fetched, FollowHandle, Joined, Outcome};
+use crate::store::{self, Base, Done, Fetched, FollowHandle, Joined, Outcome};
 
 /// A part that begins far behind what has arrived of a response is not waited for.
 const FAR: &str = "range_far";
@@ -107,15 +107,15 @@ impl Lookup<'_> {
         if let Some(reason) = store.refusal(self.key.hash, exchange.now) {
             return Ok(Step::Done(alone(exchange, forwarded, reason)));
         }
-        // A part of something that is not here leads no fetch of its own: the farm sends it sooner than the whole.
-        let joined = match is_part && stored.is_none() {
-            true => store.follow(&self.key, variant).map(Joined::Follower),
-            false => Some(store.join(&self.key, variant)),
-        };
-        match joined {
-            None => Ok(Step::Done(self.part_alone(exchange, forwarded, variant))),
-            Some(Joined::Follower(handle)) => self.follow(exchange, handle, forwarded).await,
-            Some(Joined::Leader(lead)) => {
+        if is_part && stored.is_none() {
+            return match store.follow(&self.key, variant) {
+                Some(handle) => self.follow(exchange, handle, forwarded).await,
+                None => self.part(exchange, variant, forwarded).await,
+            };
+        }
+        match store.join(&self.key, variant) {
+            Joined::Follower(handle) => self.follow(exchange, handle, forwarded).await,
+            Joined::Leader(lead) => {
                 // The fetch one would have followed may have ended between the look and the join.
                 if stored.is_none()
                     && let store::Found::Base(base) = store.find(self.key.hash, &exchange.head.headers, rules)
@@ -192,10 +192,31 @@ impl Lookup<'_> {
         Ok(Step::Done(Found::Selected(selected)))
     }
 
-    fn part_alone(&self, exchange: &mut Exchange, forwarded: Forwarded, variant: u64) -> Found {
-        let detail = Some(ReuseOnly::Range.token());
-        exchange.cache = Some(CacheStatus { forwarded: Some(forwarded), detail, ..CacheStatus::default() });
-        Found::Forward(Some(Behind { policy: Arc::clone(self.policy), key: self.key.clone(), variant }))
+    /// A part of something that is not here leads no fetch of the whole: the farm sends it sooner alone. Of many that ask
+    /// for the beginning one does so; the others have it from the whole that is fetched behind it.
+    async fn part(&self, exchange: &mut Exchange, variant: u64, forwarded: Forwarded) -> Result<Step, ProxyError> {
+        let store = exchange.worker.shared.store.clone();
+        let lead = match range::begins_near(exchange).then(|| store.join_part(&self.key, variant)) {
+            None => None,
+            Some(Joined::Leader(lead)) => {
+                // The whole may have come in between the look and the join.
+                let rules = rewrite::fingerprint(self.route);
+                if let store::Found::Base(_) = store.find(self.key.hash, &exchange.head.headers, rules) {
+                    return Ok(Step::Again(None));
+                }
+                Some(lead)
+            }
+            Some(Joined::Follower(handle)) => {
+                return match handle.outcome().await {
+                    Outcome::Shared(Done) | Outcome::LeaderGone => Ok(Step::Again(None)),
+                    Outcome::Released(reason) => Ok(Step::Done(alone(exchange, forwarded, reason))),
+                    Outcome::Failed(error) => Err(error),
+                };
+            }
+        };
+        exchange.cache = Some(passed(forwarded, ReuseOnly::Range.token()));
+        let behind = Behind { policy: Arc::clone(self.policy), key: self.key.clone(), variant, lead };
+        Ok(Step::Done(Found::Forward(Some(behind))))
     }
 }
 
@@ -211,8 +232,12 @@ fn collapsed(forwarded: Forwarded, terms: &Terms, now: Now) -> CacheStatus<'stat
 }
 
 fn alone(exchange: &mut Exchange, forwarded: Forwarded, detail: &'static str) -> Found {
-    exchange.cache = Some(CacheStatus { forwarded: Some(forwarded), detail: Some(detail), ..CacheStatus::default() });
+    exchange.cache = Some(passed(forwarded, detail));
     Found::Forward(None)
+}
+
+fn passed(forwarded: Forwarded, detail: &'static str) -> CacheStatus<'static> {
+    CacheStatus { forwarded: Some(forwarded), detail: Some(detail), ..CacheStatus::default() }
 }
 
 fn only_if_cached() -> ProxyError {

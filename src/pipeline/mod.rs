@@ -52,11 +52,10 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
     let selected = match lookup::run(exchange, &route).await? {
         Found::Selected(selected) => selected, // forward, rewrite and fill ran in the fetch that brought it
         Found::Forward(behind) => {
-            let reply = forward::run(exchange, &route).await?; // picks, sends, retries
+            let reply = forward::run(exchange, &route).await; // picks, sends, retries
+            range::fill_behind(exchange, &route, behind, reply.as_ref()); // the whole, for others who want parts of it
+            let reply = reply?;
             fill::invalidate(exchange, &route, &reply.response); // what an unsafe request made untrue
-            if let Some(behind) = behind {
-                range::fill_behind(exchange, &route, behind, &reply); // the whole, for those who ask for its parts next
-            }
             let rewritten = rewrite::run(&route, &exchange.head.method, reply.response); // mandatory rules, in the stream
             Selected::Passing(rewritten.response)
         }

@@ -15,7 +15,7 @@ use crate::policy::cache::ResponseFacts;
 use crate::policy::cache::key::CacheKey;
 use crate::policy::cache::range::{self, Part, Wanted, WholeFacts};
 use crate::snapshot::{CachePolicy, Route};
-use crate::store::{Filling, Found, Joined};
+use crate::store::{Done, Filling, Found, Joined, PartLead};
 
 /// How far behind the last byte that has arrived a part may begin to be waited for. Who seeks further is served sooner
 /// by the farm itself.
@@ -101,31 +101,57 @@ pub(super) struct Behind {
     pub(super) key: CacheKey,
     /// The variant to ask for.
     pub(super) variant: u64,
+    /// The duty towards those who wait for the whole to be begun; `None` where the part lies too far behind.
+    pub(super) lead: Option<PartLead>,
 }
 
-/// Fetches the whole behind a part that the farm has answered, for those who ask next: in a task of its own, one for
-/// each whole, where it would be kept, and while the worker has no more such tasks than it may.
-pub(super) fn fill_behind(exchange: &Exchange, route: &Arc<Route>, behind: Behind, reply: &Reply) {
-    if let Err(reason) = begin(exchange, route, behind, reply) {
-        tracing::debug!(reason, "the whole is not fetched behind a part");
+/// True when a fetch of the whole would bring the part that is asked for soon.
+pub(super) fn begins_near(exchange: &Exchange) -> bool {
+    range::begins_within(&exchange.head.headers, NEAR)
+}
+
+/// Fetches the whole behind a part that the farm has answered, for those who wait for it and those who ask next: in a
+/// task of its own, one for each whole, where it would be kept, and while the worker has no more such tasks than it may.
+/// Those who wait fail as the part did, or go their own way where nothing is fetched.
+pub(super) fn fill_behind(
+    exchange: &Exchange,
+    route: &Arc<Route>,
+    behind: Option<Behind>,
+    reply: Result<&Reply, &ProxyError>,
+) {
+    let Some(mut behind) = behind else { return };
+    let lead = behind.lead.take();
+    let begun = reply.map(|reply| begin(exchange, route, behind, reply));
+    let Some(lead) = lead else { return };
+    match begun {
+        Ok(Ok(())) => drop(lead.share(Done)),
+        Ok(Err(reason)) => lead.release(reason),
+        Err(error) => lead.fail(*error),
     }
 }
 
+/// Begins the fetch, unless it is under way or done.
 fn begin(exchange: &Exchange, route: &Arc<Route>, behind: Behind, reply: &Reply) -> Result<(), &'static str> {
-    let Behind { policy, key, variant } = behind;
+    let Behind { policy, key, variant, .. } = behind;
     let response = ResponseFacts {
         status: reply.response.status,
         headers: &reply.response.headers,
         sent: reply.sent,
         received: reply.received,
     };
-    range::worth_filling(&request_facts(exchange), &response, &policy.params).map_err(range::NotFilled::token)?;
-    let place = Arc::clone(&exchange.worker.behind).try_acquire_owned().map_err(|_full| "too_many_fills")?;
     let store = &exchange.worker.shared.store;
-    let Joined::Leader(lead) = store.join(&key, variant) else { return Err("under_way") };
+    if let Err(reason) = range::worth_filling(&request_facts(exchange), &response, &policy.params) {
+        if reason.is_lasting() {
+            store.remember_refusal(key.hash, reason.token(), reply.received);
+        }
+        tracing::debug!(reason = reason.token(), "the whole is not fetched behind a part");
+        return Err(reason.token());
+    }
+    let place = Arc::clone(&exchange.worker.behind).try_acquire_owned().map_err(|_full| "too_many_fills")?;
+    let Joined::Leader(lead) = store.join(&key, variant) else { return Ok(()) };
     // The fetch that brought it may have ended between the look and the join.
     if let Found::Base(_) = store.find(key.hash, &exchange.head.headers, rewrite::fingerprint(route)) {
-        return Err("stored");
+        return Ok(());
     }
     let job = Job::new(exchange, route, &policy, key, lead, None).map_err(|error| error.kind.row().reason)?;
     fetch::start_behind(job, place);

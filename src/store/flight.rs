@@ -27,6 +27,16 @@ pub trait Joinable: Clone {
     fn is_joinable(&self) -> bool;
 }
 
+/// A word that holds nothing but that it was given: followers look again, late-comers never join.
+#[derive(Debug, Clone, Copy)]
+pub struct Done;
+
+impl Joinable for Done {
+    fn is_joinable(&self) -> bool {
+        false
+    }
+}
+
 /// The leader's word.
 #[derive(Debug, Clone)]
 pub enum Outcome<T> {

@@ -34,7 +34,7 @@ use crate::policy::cache::key::{CacheKey, Seeds};
 pub use base::{Base, Head, Life, MAX_VARIANTS};
 pub use child::{Child, ChildKind, MAX_CHILDREN};
 pub use fill::{ChildFill, ChildFilling, Fetched, Fill, Filling, NOT_SHAREABLE, NotKept, Sink};
-pub use flight::{Flights, FollowHandle, Joinable, Joined, Landing, LeadGuard, Outcome};
+pub use flight::{Done, Flights, FollowHandle, Joinable, Joined, Landing, LeadGuard, Outcome};
 pub use ledger::{Share, ShareStats};
 pub use memory::FILL_SHARE;
 
@@ -72,6 +72,9 @@ pub type FetchLead = LeadGuard<FetchKey, Fetched>;
 /// The one request that makes a child, while others wait.
 pub type MakeLead = LeadGuard<MakeKey, Arc<ChildFilling>>;
 
+/// The one request for a part that goes to the farm, while others that the whole would serve wait.
+pub type PartLead = LeadGuard<FetchKey, Done>;
+
 /// What a lookup finds.
 #[derive(Debug, Clone)]
 pub enum Found {
@@ -94,6 +97,7 @@ struct Inner {
     ledger: Arc<Ledger>,
     memory: Memory,
     fetches: Flights<FetchKey, Fetched>,
+    parts: Flights<FetchKey, Done>,
     makes: Flights<MakeKey, Arc<ChildFilling>>,
     epochs: Box<[AtomicU64]>,
     next_id: AtomicU64,
@@ -124,6 +128,7 @@ impl Store {
             memory: Memory::new(size, &ledger),
             ledger,
             fetches: Flights::default(),
+            parts: Flights::default(),
             makes: Flights::default(),
             epochs: std::iter::repeat_with(AtomicU64::default).take(EPOCHS).collect(),
             next_id: AtomicU64::new(1),
@@ -179,6 +184,13 @@ impl Store {
     #[must_use]
     pub fn follow(&self, key: &CacheKey, variant: u64) -> Option<FollowHandle<Fetched>> {
         self.0.fetches.follow(FetchKey { primary: key.hash, variant }, self.epoch(key.uri).load(Ordering::Acquire))
+    }
+
+    /// Joins the request for a part of this key and variant that is under way to the farm, or becomes the one that is.
+    /// Whoever leads begins the fetch of the whole before it gives its word.
+    #[must_use]
+    pub fn join_part(&self, key: &CacheKey, variant: u64) -> Joined<FetchKey, Done> {
+        self.0.parts.join(FetchKey { primary: key.hash, variant }, self.epoch(key.uri).load(Ordering::Acquire))
     }
 
     /// Puts a freshened head on a stored response after a 304. `None` when it is stored no more; what the origin confirmed

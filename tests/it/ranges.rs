@@ -10,7 +10,7 @@ use crate::support::client::{Answer, Request};
 use crate::support::gate::{Gate, poll};
 use crate::support::h2;
 use crate::support::origin::{End, Origin, Reply, Seen};
-use crate::support::tidegate::{Tidegate, front};
+use crate::support::tidegate::{PLAIN, Tidegate, front, pool};
 
 const TAG: &str = "\"v1\"";
 const MODIFIED: &str = "Mon, 02 Jan 2023 10:00:00 GMT";
@@ -255,6 +255,58 @@ fn many_parts_of_one_thing_cost_one_whole() {
         assert!(part.body == body[n * 100..n * 100 + 10], "{n}: {:?}", part.fields);
     }
     assert_eq!((origin.requests(), fetched_whole(&origin)), (2, 1));
+}
+
+#[test]
+fn many_who_begin_at_the_beginning_cost_one_part_and_one_whole() {
+    let body = file(50_000);
+    let ready = Gate::new();
+    let origin = Origin::start({
+        let (body, ready) = (body.clone(), ready.clone());
+        move |seen| part_of(&body, "max-age=60", seen).hold(&ready)
+    });
+    let gate = caching(&origin, "");
+    let mut clients: Vec<_> = (0..16).map(|_| gate.client()).collect();
+    for client in &mut clients {
+        client.send(ranged("bytes=0-").bytes());
+    }
+    origin.wait_requests(1);
+    ready.open();
+    for mut client in clients {
+        let part = client.answer("GET").expect("an answer").expect(206);
+        assert!(part.body == body, "{:?}", part.fields);
+    }
+    gate.get("/").expect(200);
+    assert_eq!((origin.requests(), fetched_whole(&origin)), (2, 1), "{:?}", origin.seen());
+}
+
+#[test]
+fn who_waits_for_a_part_fares_like_it() {
+    for (what, control, status, requests) in
+        [("is not shared", "private", 206, 8), ("is not answered", "", 502, 7), ("is not there", "", 404, 8)]
+    {
+        let ready = Gate::new();
+        let origin = Origin::start({
+            let (body, ready) = (file(1000), ready.clone());
+            move |seen| match status {
+                206 => part_of(&body, control, seen).hold(&ready),
+                502 => Reply::raw("").hold(&ready),
+                _ => Reply::new(status).body("no").hold(&ready),
+            }
+        });
+        let pool = pool("web", &[&origin], "retry = { attempts = 1 }\n");
+        let route = "[[route]]\npool = \"web\"\ncache = \"files\"\n[cache.files]\n";
+        let gate = Tidegate::start(&format!("{PLAIN}{pool}{route}"));
+        let mut h2 = h2::Client::connect(gate.listener("http"));
+        let waiter = std::thread::spawn(move || h2.ask_all(&vec![ranged("bytes=0-9"); 8]));
+        origin.wait_requests(1);
+        ready.open();
+        for answer in waiter.join().expect("no panic") {
+            answer.expect(status);
+        }
+        assert!(origin.requests() <= requests, "{what}: {}", origin.requests());
+        gate.expect_idle();
+    }
 }
 
 #[test]

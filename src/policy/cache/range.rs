@@ -147,6 +147,13 @@ pub fn is_asked(method: &Method, request: &HeaderMap) -> bool {
     *method == Method::GET && request.contains_key(RANGE)
 }
 
+/// True when one part is asked for that begins within the first `limit` bytes, however many there are: what a fetch of
+/// the whole brings soonest.
+#[must_use]
+pub fn begins_within(request: &HeaderMap, limit: u64) -> bool {
+    parse(request).is_ok_and(|specs| matches!(specs[..], [Spec::From(first, _)] if first < limit))
+}
+
 /// What of `whole` goes to this request. `If-None-Match` and its kin come first (§13.2.2): they have been answered
 /// before this is asked. Cost without `Range`: one map lookup; otherwise a pass over the field.
 #[must_use]
@@ -361,6 +368,16 @@ pub enum NotFilled {
 }
 
 impl NotFilled {
+    /// True when the next request for the whole would most likely learn the same.
+    #[must_use]
+    pub fn is_lasting(self) -> bool {
+        match self {
+            Self::TooLarge => true,
+            Self::NotStored(reason) => reason.is_lasting(),
+            Self::Status | Self::SizeUnknown => false,
+        }
+    }
+
     /// Stable name.
     #[must_use]
     pub fn token(self) -> &'static str {
@@ -524,6 +541,20 @@ mod tests {
         assert_eq!(decide(&Method::GET, &HeaderMap::new(), &facts), whole(WholeReason::NotAsked));
         let missing = WholeFacts { status: StatusCode::NOT_FOUND, ..facts };
         assert_eq!(decide(&Method::GET, &once, &missing), whole(WholeReason::Status));
+    }
+
+    #[test]
+    fn what_begins_near_the_beginning() {
+        for (text, expected) in [
+            ("bytes=0-", true),
+            ("bytes=99-99", true),
+            ("bytes=100-", false),
+            ("bytes=-5", false),
+            ("bytes=0-1,50-", false),
+            ("bytes=x", false),
+        ] {
+            assert_eq!(begins_within(&headers(&[("range", text)], Clock::System.now()), 100), expected, "{text}");
+        }
     }
 
     #[test]
