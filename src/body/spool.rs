@@ -321,6 +321,18 @@ impl SpoolReader {
         self.spool.lock().total
     }
 
+    /// Waits until `bytes` have arrived; false when the body ended before.
+    pub fn poll_arrived(&mut self, cx: &mut Context<'_>, bytes: u64) -> Poll<bool> {
+        let mut state = self.spool.lock();
+        if state.total >= bytes || state.end.is_some() {
+            return Poll::Ready(state.total >= bytes);
+        }
+        if let Some(Some(slot)) = state.readers.get_mut(self.slot) {
+            slot.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// The length of the whole body, where its source announced one.
     #[must_use]
     pub fn expected(&self) -> Option<u64> {
@@ -572,6 +584,26 @@ mod tests {
             assert_eq!(poll(&mut reader), bytes("half"));
             assert_eq!(poll(&mut reader), Poll::Ready(Some(Err(ErrorKind::ResponseTruncated))));
             assert!(spool.freeze().is_none());
+        }
+    }
+
+    #[test]
+    fn a_reader_can_wait_for_what_it_needs() {
+        for ends in [true, false] {
+            let (spool, mut writer) = Spool::new(100, None, Arc::new(()));
+            let mut reader = spool.reader().expect("nothing dropped yet");
+            let mut cx = Context::from_waker(Waker::noop());
+            writer.push(Bytes::from_static(b"1234"));
+            assert_eq!(reader.poll_arrived(&mut cx, 4), Poll::Ready(true));
+            assert_eq!(reader.poll_arrived(&mut cx, 5), Poll::Pending);
+            if ends {
+                writer.finish(None);
+                assert_eq!(reader.poll_arrived(&mut cx, 5), Poll::Ready(false));
+            } else {
+                writer.push(Bytes::from_static(b"5"));
+                assert_eq!(reader.poll_arrived(&mut cx, 5), Poll::Ready(true));
+            }
+            assert_eq!(poll(&mut reader), bytes("1234"), "nothing was taken");
         }
     }
 

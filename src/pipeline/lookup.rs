@@ -142,8 +142,8 @@ impl Lookup<'_> {
                 if reuse::decide(&filling.head().terms, &self.directives, exchange.worker.now()) != Reuse::Fresh {
                     return Ok(Step::Done(alone(exchange, forwarded, store::NOT_SHAREABLE)));
                 }
-                let Some(reader) = filling.reader() else { return Ok(Step::Again(None)) };
-                if !range::is_near(exchange, &filling, &reader) {
+                let Some(mut reader) = filling.reader() else { return Ok(Step::Again(None)) };
+                if !range::is_near(exchange, &filling, &mut reader).await {
                     return Ok(Step::Done(alone(exchange, forwarded, FAR)));
                 }
                 exchange.cache = Some(collapsed(forwarded, &filling.head().terms, exchange.now));
@@ -182,10 +182,12 @@ impl Lookup<'_> {
             ..CacheStatus::default()
         });
         let selected = match report.landed? {
-            Landed::Filling(filling, reader) if !range::is_near(exchange, &filling, &reader) => {
-                return Ok(Step::Done(alone(exchange, forwarded, FAR)));
+            Landed::Filling(filling, mut reader) => {
+                if !range::is_near(exchange, &filling, &mut reader).await {
+                    return Ok(Step::Done(alone(exchange, forwarded, FAR)));
+                }
+                Selected::Filling(filling, reader)
             }
-            Landed::Filling(filling, reader) => Selected::Filling(filling, reader),
             Landed::Validated(base) => Selected::Stored(base),
             Landed::Alone(response) => Selected::Alone(response),
         };

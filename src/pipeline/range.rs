@@ -1,6 +1,8 @@
 //! Parts: cut from what is stored or on its way into the store; and the whole behind a part that the farm was asked for.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -20,6 +22,9 @@ use crate::store::{Done, Filling, Found, Joined, PartLead};
 /// How far behind the last byte that has arrived a part may begin to be waited for. Who seeks further is served sooner
 /// by the farm itself.
 const NEAR: u64 = 1024 * 1024;
+
+/// How long: an origin that sends less than that in a second may well send the part sooner.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// True when the request asks for a part.
 pub(super) fn is_asked(exchange: &Exchange) -> bool {
@@ -79,9 +84,9 @@ fn several(mut whole: Response, parts: &[Part], length: u64, body: &StoredBody, 
     Response { status: StatusCode::PARTIAL_CONTENT, body: Body::stream(Sequence::new(pieces)), ..whole }
 }
 
-/// Whether a response that is still arriving can answer this request soon: all of it, or a part that begins within what
-/// is here or [`NEAR`] behind it.
-pub(super) fn is_near(exchange: &Exchange, filling: &Filling, reader: &SpoolReader) -> bool {
+/// Whether a response that is still arriving can answer this request soon: all of it, or a part whose first byte is
+/// here, or the next to come, or becomes that within [`PATIENCE`].
+pub(super) async fn is_near(exchange: &Exchange, filling: &Filling, reader: &mut SpoolReader) -> bool {
     if !is_asked(exchange) {
         return true;
     }
@@ -90,7 +95,12 @@ pub(super) fn is_near(exchange: &Exchange, filling: &Filling, reader: &SpoolRead
     let facts = WholeFacts { status: head.status, headers: &head.headers, length };
     match range::decide(&exchange.head.method, &exchange.head.headers, &facts) {
         Wanted::Whole(_) | Wanted::Nothing => true,
-        Wanted::One(part) => part.first <= reader.arrived().saturating_add(NEAR),
+        Wanted::One(part) => {
+            let arrived = reader.arrived();
+            let here = poll_fn(|cx| reader.poll_arrived(cx, part.first));
+            part.first <= arrived
+                || part.first - arrived <= NEAR && tokio::time::timeout(PATIENCE, here).await.unwrap_or(false)
+        }
         Wanted::Several(_) => false,
     }
 }

@@ -405,24 +405,28 @@ fn a_part_of_what_is_arriving_comes_with_it_or_from_the_farm() {
     let part = gate.client().ask(&ranged("bytes=8-15")).expect(206);
     assert_eq!((part.text().as_str(), part.field("content-range")), ("00000008", Some("bytes 8-15/4000000")));
     assert!(cache_status(&part).contains("collapsed"), "{}", cache_status(&part));
-    // A little further: as it arrives.
+    // A little further: for a moment it is waited for, then the farm is asked.
+    let late = gate.client().ask(&ranged("bytes=400000-400007")).expect(206);
+    assert!(cache_status(&late).contains("detail=range_far"), "{}", cache_status(&late));
+    // Across what is here: as it arrives.
     let mut near = gate.client();
-    near.send(ranged("bytes=400000-400007").bytes());
+    near.send(ranged("bytes=992-400007").bytes());
     assert_eq!(near.head().0, 206);
+    assert_eq!(near.read(8), b"00000992");
     // Far behind, and the end: the farm's own part.
     for range in ["bytes=3000000-3000007", "bytes=3999992-"] {
         let far = gate.client().ask(&ranged(range)).expect(206);
         assert!(cache_status(&far).contains("detail=range_far"), "{}", cache_status(&far));
         assert_eq!(far.body.len(), 8);
     }
-    assert_eq!(origin.requests(), 3);
+    assert_eq!(origin.requests(), 4);
     half.open();
-    assert_eq!(near.read(8), b"00400000");
+    assert!(near.read(400_008 - 1000) == body[1000..400_008]);
     rest.open();
     assert!(leader.read(body.len()) == body);
     gate.expect_idle();
     assert!(cache_status(&gate.client().ask(&ranged("bytes=-8")).expect(206)).starts_with("hit"));
-    assert_eq!(origin.requests(), 3);
+    assert_eq!(origin.requests(), 4);
 }
 
 #[test]
