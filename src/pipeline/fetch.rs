@@ -60,6 +60,9 @@ impl Job {
         lead: FetchLead,
         validating: Option<Arc<Base>>,
     ) -> Result<Self, ProxyError> {
+        // What is fetched is the whole, whatever the client conditions or cuts: nothing is selected by that.
+        let mut request = exchange.head.headers.clone();
+        validation::clear(&mut request);
         Ok(Self {
             worker: Rc::clone(&exchange.worker),
             order: forward::order(exchange, route, true)?,
@@ -68,7 +71,7 @@ impl Job {
             lead,
             key,
             path: exchange.uri.path().into(),
-            request: exchange.head.headers.clone(),
+            request,
             validating,
             alone: Alone::of(&policy.params),
         })

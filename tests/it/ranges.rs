@@ -350,6 +350,70 @@ fn the_whole_is_not_fetched_where_it_would_not_be_kept() {
 }
 
 #[test]
+fn only_so_many_wholes_are_fetched_at_once() {
+    // Two workers with sixteen each.
+    const MOST: usize = 32;
+    let ready = Gate::new();
+    let origin = Origin::start({
+        let (body, ready) = (file(1000), ready.clone());
+        move |seen| match seen.fields.has("range") {
+            true => part_of(&body, "max-age=60", seen),
+            false => part_of(&body, "max-age=60", seen).hold(&ready),
+        }
+    });
+    let gate = caching(&origin, "");
+    for n in 0..MOST * 2 {
+        // Each of another file, so that nobody waits for anybody.
+        let ask = Request::get(&format!("/{n}")).field("Range", "bytes=500-");
+        gate.client().ask(&ask).expect(206);
+    }
+    let wholes = fetched_whole(&origin);
+    assert!((1..=MOST).contains(&wholes), "{wholes} wholes at once");
+    ready.open();
+    gate.expect_idle();
+    // There is room again.
+    gate.client().ask(&Request::get("/new").field("Range", "bytes=0-9")).expect(206);
+    poll("another whole", || (fetched_whole(&origin) > wholes).then_some(()));
+}
+
+#[test]
+fn a_whole_that_turns_out_too_large_is_given_up() {
+    let never = Gate::new();
+    let origin = Origin::start({
+        let never = never.clone();
+        move |seen| match seen.fields.has("range") {
+            true => part_of(&file(1000), "max-age=60", seen),
+            false => {
+                let head = Reply::new(200).field("Cache-Control", "max-age=60");
+                head.chunk(vec![b'x'; 100_000]).chunk("more").wait(&never).last_chunk(&[])
+            }
+        }
+    });
+    let gate = caching(&origin, "max_object = \"64KiB\"\n");
+    gate.client().ask(&ranged("bytes=0-9")).expect(206);
+    origin.wait_requests(2);
+    gate.expect_idle();
+    never.open();
+    gate.wait_status("nothing kept", |status| (status["store"]["bytes"].as_u64() < Some(1000)).then_some(()));
+}
+
+#[test]
+fn what_varies_by_range_is_one_whole() {
+    let origin = Origin::start(|seen| {
+        let reply =
+            Reply::new(200).field("Cache-Control", "max-age=60").field("ETag", TAG).field("Vary", "Range, X-Kind");
+        assert!(!seen.fields.has("if-range"), "{seen:?}");
+        reply.body(file(100))
+    });
+    let gate = caching(&origin, "");
+    // An origin that ignores ranges: what it sends is passed on, and fetched once more.
+    gate.client().ask(&ranged("bytes=0-9")).expect(200);
+    origin.wait_requests(2);
+    gate.expect_idle();
+    assert!(cache_status(&gate.get("/").expect(200)).starts_with("hit"), "as if nobody had asked for a part");
+}
+
+#[test]
 fn a_part_is_never_stored_as_the_whole() {
     // An origin that answers every request with a part, asked for or not.
     let part = Reply::new(206).field("Cache-Control", "max-age=60").field("Content-Range", "bytes 0-3/8").body("0000");
