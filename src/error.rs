@@ -63,6 +63,7 @@ pub enum ErrorKind {
     NoRoute,
     Loop,
     OnlyIfCached,
+    PurgeRefused(&'static str),
     /// The length of what was asked for.
     RangeNotSatisfiable(u64),
     // The origin's side
@@ -135,6 +136,7 @@ impl ErrorKind {
             K::RangeNotSatisfiable(_) => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, None, "range_not_satisfiable", Downstream, false)
             }
+            K::PurgeRefused(reason) => (StatusCode::FORBIDDEN, None, reason, Downstream, false),
             K::ConnectRefused => {
                 (StatusCode::BAD_GATEWAY, Some("connection_refused"), "connect_refused", Upstream, false)
             }

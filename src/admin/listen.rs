@@ -128,6 +128,8 @@ mod tests {
     use super::*;
     use crate::admin::{Fault, Status};
     use crate::observe::status::tests::sample;
+    use crate::policy::cache::purge::Target;
+    use crate::store::Purged;
     use futures_util::future::BoxFuture;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixStream;
@@ -149,6 +151,11 @@ mod tests {
 
         fn token(&self) -> Option<Arc<str>> {
             None
+        }
+
+        fn purge(&self, target: Target, soft: bool, _dry: bool) -> BoxFuture<'static, Purged> {
+            let told = format!("{target} {soft}");
+            Box::pin(async move { Purged { responses: 3, sample: vec![told.into()], ..Purged::default() } })
         }
 
         fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {

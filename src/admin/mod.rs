@@ -6,19 +6,24 @@
 //! | `GET /readyz` | 200 while exchanges are served, else 503 with the reason |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /status` | JSON; `?format=text` for people |
+//! | `POST /purge` | JSON: what is to go; 200 with how much went |
 //! | `POST /reload` | 200 with the generation, or 422 with every fault |
 //!
 //! The address is TCP or a unix socket (mode 0600). With a token configured everything but the two health checks needs
 //! `Authorization: Bearer TOKEN`; the configuration refuses anything but loopback without one. A request that a browser
-//! sent from another site (it has an `Origin`) may not reload.
+//! sent from another site (it has an `Origin`) may not reload or purge.
 
 mod listen;
+mod purge;
 mod routes;
 mod text;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+
+use crate::policy::cache::purge::Target;
+use crate::store::Purged;
 
 pub use crate::observe::status::{self, Fault, Status};
 pub use listen::{Socket, bind, serve};
@@ -40,6 +45,9 @@ pub trait View: Send + Sync + 'static {
 
     /// The token in force (`admin.token_file`), looked up for each request so that a reload may change it.
     fn token(&self) -> Option<Arc<str>>;
+
+    /// Purges everywhere, or with `dry` counts what would go. It goes on when the future is dropped.
+    fn purge(&self, target: Target, soft: bool, dry: bool) -> BoxFuture<'static, Purged>;
 
     /// Reads, validates and publishes the configuration now: the generation in force afterwards, or every fault. The
     /// reload itself goes on when the future is dropped.

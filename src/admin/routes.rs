@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -12,20 +12,25 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::purge::purge;
 use super::{View, text};
 use crate::observe::metrics;
 
 /// How long a reload may take before the caller hears that it goes on without it.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-type Shared = State<Arc<dyn View>>;
+/// Bytes of an order to purge.
+const ORDER_BYTES: usize = 64 * 1024;
 
-/// The admin listener's answers; no request body is ever read.
+pub(super) type Shared = State<Arc<dyn View>>;
+
+/// The admin listener's answers; no request body is read but that of `POST /purge`.
 pub fn router(view: Arc<dyn View>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/reload", post(reload))
+        .route("/purge", post(purge).layer(DefaultBodyLimit::max(ORDER_BYTES)))
         .route_layer(middleware::from_fn_with_state(view.clone(), authorize));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -97,7 +102,7 @@ async fn authorize(State(view): Shared, request: Request, next: Next) -> Respons
     (challenge, refusal(StatusCode::UNAUTHORIZED, "unauthorized")).into_response()
 }
 
-fn refusal(status: StatusCode, reason: &str) -> Response {
+pub(super) fn refusal(status: StatusCode, reason: &str) -> Response {
     (status, Json(json!({ "error": reason }))).into_response()
 }
 
@@ -106,6 +111,8 @@ mod tests {
     use super::*;
     use crate::admin::{Fault, Status};
     use crate::observe::status::tests::sample;
+    use crate::policy::cache::purge::Target;
+    use crate::store::Purged;
     use axum::body::Body;
     use futures_util::future::{self, BoxFuture};
     use http_body_util::BodyExt as _;
@@ -135,6 +142,11 @@ mod tests {
 
         fn token(&self) -> Option<Arc<str>> {
             self.token.map(Into::into)
+        }
+
+        fn purge(&self, target: Target, soft: bool, _dry: bool) -> BoxFuture<'static, Purged> {
+            let told = format!("{target} {soft}");
+            Box::pin(async move { Purged { responses: 3, sample: vec![told.into()], ..Purged::default() } })
         }
 
         fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {

@@ -30,7 +30,7 @@ use crate::policy::pool::Address;
 use crate::snapshot::build::{self, Parts};
 use crate::snapshot::reload::Reader;
 use crate::snapshot::{Current, Snapshot};
-use crate::store::Store;
+use crate::store::{Purger, Store};
 use crate::upstream::Probes;
 
 /// How often the store does its pending work.
@@ -108,9 +108,11 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
     let current = Arc::new(Current::new(Arc::clone(&snapshot)));
     let gate = Gate::new(config.server.max_connections);
     let metrics = Metrics::new();
+    let purger = Purger::new(store.clone(), side.handle().clone());
     let shared = Arc::new(Shared {
         current: Arc::clone(&current),
         store: store.clone(),
+        purger: purger.clone(),
         access_log: access_log.clone(),
         identity: Identity::new(random_seed()),
         clock: clock.clone(),
@@ -139,6 +141,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
     let view = Overview {
         current: Arc::clone(&current),
         store,
+        purger,
         access_log: access_log.clone(),
         gate: Arc::clone(&gate),
         metrics,

@@ -18,14 +18,16 @@ use crate::admin::{Fault, View};
 use crate::listener::Gate;
 use crate::observe::{AccessLog, Metrics};
 use crate::policy::balance::AdminState;
+use crate::policy::cache::purge::Target;
 use crate::snapshot::{Current, Listener};
-use crate::store::Store;
+use crate::store::{Purged, Purger, Store};
 use crate::upstream::{Pool, ProbeRecord};
 
 /// Everything the admin listener reads.
 pub(super) struct Overview {
     pub(super) current: Arc<Current>,
     pub(super) store: Store,
+    pub(super) purger: Purger,
     pub(super) access_log: AccessLog,
     pub(super) gate: Arc<Gate>,
     pub(super) metrics: Arc<Metrics>,
@@ -86,6 +88,12 @@ impl View for Overview {
             answer.await.map_err(|_| gone(()))?
         }
         .boxed()
+    }
+
+    fn purge(&self, target: Target, soft: bool, dry: bool) -> BoxFuture<'static, Purged> {
+        let purge = self.current.load().purge(target, soft, None, self.store.seeds());
+        let purger = self.purger.clone();
+        async move { purger.run(purge, "admin", dry).await }.boxed()
     }
 }
 

@@ -62,9 +62,21 @@ fn parse_address(text: &str) -> Result<Address, String> {
 impl Whom {
     /// Sends `METHOD PATH` and reads the whole answer.
     pub(super) fn ask(&self, config: &Path, method: &str, path: &str) -> Result<Answer, Failure> {
+        self.send(config, method, path, "")
+    }
+
+    /// Sends `POST PATH` with JSON and reads the whole answer.
+    pub(super) fn tell(&self, config: &Path, path: &str, json: &str) -> Result<Answer, Failure> {
+        self.send(config, "POST", path, json)
+    }
+
+    fn send(&self, config: &Path, method: &str, path: &str, body: &str) -> Result<Answer, Failure> {
         let (address, token) = self.find(config)?;
         let authorization = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
-        let request = format!("{method} {path} HTTP/1.0\r\nHost: tidegate\r\n{authorization}Content-Length: 0\r\n\r\n");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: tidegate\r\n{authorization}Content-Length: {length}\r\n\r\n{body}"
+        );
         let answer = exchange(&address, request.as_bytes());
         answer.map_err(|error| Failure::Words(format!("no answer from the admin address {address}: {error}")))
     }

@@ -6,6 +6,7 @@
 
 mod ask;
 mod check;
+mod purge;
 mod reload;
 mod route;
 mod status;
@@ -41,6 +42,8 @@ enum Verb {
     Route(route::Arguments),
     /// Ask the running process how it is
     Status(ask::Arguments),
+    /// Tell the running process what stored answers to forget
+    Purge(purge::Arguments),
     /// Tell the running process to read its configuration again
     Reload(ask::Arguments),
 }
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Verb::Check(arguments) => check::run(&arguments, &config, &mut out),
         Verb::Route(arguments) => route::run(&arguments, &config, &mut out),
         Verb::Status(arguments) => status::run(&arguments, &config, &mut out),
+        Verb::Purge(arguments) => purge::run(&arguments, &config, &mut out),
         Verb::Reload(arguments) => reload::run(&arguments, &config, &mut out),
     };
     match done.and_then(|()| Ok(out.flush()?)) {
@@ -148,7 +152,11 @@ mod tests {
         check("tidegate reload", Ok("Some(Reload("));
         check("tidegate --help", Err(0));
         check("tidegate --version", Err(0));
+        check("tidegate purge http://a/", Ok("Some(Purge("));
+        check("tidegate purge --tag a --tag b --soft --dry-run --json", Ok("Some(Purge("));
+        check("tidegate purge --all", Ok("Some(Purge("));
         check("tidegate purge", Err(2));
+        check("tidegate purge --all --host h", Err(2));
         check("tidegate explain http://a/", Err(2));
         check("tidegate route", Err(2));
         check("tidegate route http://a/ -H nocolon", Err(2));

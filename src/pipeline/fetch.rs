@@ -24,6 +24,9 @@ use crate::policy::cache::{RequestFacts, ResponseFacts, validation};
 use crate::snapshot::{CachePolicy, Route};
 use crate::store::{Base, FetchLead, Fetched, Filling, Head, NotKept};
 
+/// Why what a 304 confirms is not freshened: it is stored no more, or was purged since it was asked about.
+const GONE: &str = "gone";
+
 /// A fresh spool always has its beginning.
 const FILL_WITHOUT_READER: ErrorKind = ErrorKind::Internal("fill_without_reader");
 
@@ -145,9 +148,13 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
     let judge = Judge { worker: &worker, route: &route, policy: &policy, path: &path, request: &request, alone };
     match answer {
         Ok(Answer::Confirmed(base, reply)) => {
-            let (base, kept) = judge.freshen(&base, &reply, &key);
-            // Followers wait for this very answer; nobody may join it later.
-            drop(lead.share(Fetched::Validated(Arc::clone(&base))));
+            let (base, kept) = judge.freshen(&base, &reply, &key, lead.epoch());
+            match kept {
+                // Purged or evicted meanwhile: whoever waits may have asked after that, and must ask again.
+                Err(GONE) => drop(lead),
+                // Followers wait for this very answer; nobody may join it later.
+                _ => drop(lead.share(Fetched::Validated(Arc::clone(&base)))),
+            }
             tell(report, Ok(Landed::Validated(base)), trace, Some(StatusCode::NOT_MODIFIED), kept);
         }
         Ok(Answer::New(reply)) => judge.take_in(reply, lead, key, report, trace).await,
@@ -221,21 +228,28 @@ impl Judge<'_> {
 
     fn head(&self, status: StatusCode, headers: HeaderMap, storable: &Storable) -> Head {
         let selecting = Selecting::new(&storable.vary, self.request);
-        Head { status, headers, terms: storable.terms, selecting, rules: rewrite::fingerprint(self.route) }
+        let (terms, tags) = (storable.terms, storable.tags.clone());
+        Head { status, headers, terms, selecting, tags, rules: rewrite::fingerprint(self.route) }
     }
 
     /// Puts the head of a 304 on the stored response. What the origin does not allow to be stored any more still answers
     /// those who asked, and goes.
-    fn freshen(&self, base: &Arc<Base>, reply: &Reply, key: &CacheKey) -> (Arc<Base>, Result<(), &'static str>) {
+    fn freshen(
+        &self,
+        base: &Arc<Base>,
+        reply: &Reply,
+        key: &CacheKey,
+        epoch: u64,
+    ) -> (Arc<Base>, Result<(), &'static str>) {
         let stored = base.head();
         let headers = validation::freshen(stored.view(), &reply.response.headers, reply.received);
         let store = &self.worker.shared.store;
         match self.may_store(stored.status, &headers, reply) {
             Ok(storable) => {
                 let head = self.head(stored.status, headers, &storable);
-                match store.freshen(base, head) {
+                match store.freshen(base, head, epoch) {
                     Some(fresh) => (fresh, Ok(())),
-                    None => (Arc::clone(base), Err("gone")),
+                    None => (Arc::clone(base), Err(GONE)),
                 }
             }
             Err(reason) => {
@@ -282,14 +296,24 @@ impl Judge<'_> {
                 tell(report, reader.map(|reader| Landed::Filling(filling, reader)), trace, None, Ok(()));
                 let faultless = || rewritten.failure.get().is_none();
                 // The next one will most likely outgrow its bound as well: it need not be held for anybody.
-                let refused = |reason: NotKept| store.remember_refusal(primary, reason.token(), self.worker.now());
+                let refused = |reason: NotKept| {
+                    // A purge says nothing of the next one.
+                    if reason != NotKept::Invalidated {
+                        store.remember_refusal(primary, reason.token(), self.worker.now());
+                    }
+                };
                 fill::pump(fill, body, self.alone, faultless, refused).await;
             }
             Err((lead, reason)) => {
-                // What finds no room now will hardly find it with the next request.
-                store.remember_refusal(primary, reason.token(), self.worker.now());
                 let mut response = Response::new(head.status, body);
                 response.headers = head.headers;
+                if reason == NotKept::Invalidated {
+                    // Whoever waits may have asked after the purge: one of them asks again for all.
+                    drop(lead);
+                    return tell(report, Ok(Landed::Alone(response)), trace, None, Err(reason.token()));
+                }
+                // What finds no room now will hardly find it with the next request.
+                store.remember_refusal(primary, reason.token(), self.worker.now());
                 alone(lead, reason.token(), response, report);
             }
         }

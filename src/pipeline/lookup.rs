@@ -84,7 +84,7 @@ impl Lookup<'_> {
         let store = exchange.worker.shared.store.clone();
         let rules = rewrite::fingerprint(self.route);
         let (forwarded, variant, stored) = match store.find(self.key.hash, &exchange.head.headers, rules) {
-            store::Found::Base(base) => match reuse::decide(&base.head().terms, &self.directives, exchange.now) {
+            store::Found::Base(base) => match reuse::decide(&base.terms(), &self.directives, exchange.now) {
                 Reuse::Fresh => return Ok(Step::Done(hit(exchange, base))),
                 Reuse::OnlyIfCached(_) => return Err(only_if_cached()),
                 Reuse::Validate(why) => {
@@ -119,7 +119,7 @@ impl Lookup<'_> {
                 // The fetch one would have followed may have ended between the look and the join.
                 if stored.is_none()
                     && let store::Found::Base(base) = store.find(self.key.hash, &exchange.head.headers, rules)
-                    && reuse::decide(&base.head().terms, &self.directives, exchange.now) == Reuse::Fresh
+                    && reuse::decide(&base.terms(), &self.directives, exchange.now) == Reuse::Fresh
                 {
                     return Ok(Step::Done(hit(exchange, base)));
                 }

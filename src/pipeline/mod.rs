@@ -4,7 +4,7 @@
 //! further right. A stage gathers facts, asks `policy`, and applies the decision: it has no rule of HTTP of its own.
 //!
 //! ```text
-//! route ─► guard ─► lookup ─► (fetch: forward ─► rewrite ─► fill) ─► encode ─► respond
+//! route ─► guard ─► (purge) ─► lookup ─► (fetch: forward ─► rewrite ─► fill) ─► encode ─► respond
 //! ```
 
 mod context;
@@ -14,6 +14,7 @@ mod fill;
 mod forward;
 mod guard;
 mod lookup;
+mod purge;
 mod range;
 mod record;
 mod respond;
@@ -49,6 +50,9 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
         Routed::Reply(reply) => return Ok(reply), // redirects and fixed responses need no farm
     };
     guard::run(exchange, &route)?; // cheap refusals come before anything is looked up or sent
+    if let Some(told) = purge::run(exchange, &route).await? {
+        return Ok(told); // PURGE is for us, not for the farm
+    }
     let selected = match lookup::run(exchange, &route).await? {
         Found::Selected(selected) => selected, // forward, rewrite and fill ran in the fetch that brought it
         Found::Forward(behind) => {

@@ -11,7 +11,7 @@ use super::record::Record;
 use super::worker::Worker;
 use crate::body::{Body, Peer, Response};
 use crate::error::{ErrorKind, ProxyError};
-use crate::policy::cache::range;
+use crate::policy::cache::{range, tags};
 use crate::snapshot::Snapshot;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -27,6 +27,9 @@ pub(super) fn finish(exchange: Exchange, outcome: Result<Response, ProxyError>) 
         cache.add_to(&mut response.headers);
     }
     if let Some(route) = &exchange.route {
+        if let Some(policy) = &route.cache {
+            tags::hide(&mut response.headers, &policy.params.tags);
+        }
         route.response.apply(&mut response.headers);
     }
     if exchange.head.method == Method::HEAD {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::context::Exchange;
 use crate::body::{Body, Response};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::admission::{self, AdmissionFacts, TlsFacts};
+use crate::policy::cache::purge;
 use crate::policy::route::{RouteFacts, expand_redirect};
 use crate::policy::uri::{self, NormalUri};
 use crate::snapshot::{Action, Listener, RedirectToHttps, Route};
@@ -52,7 +53,7 @@ pub(super) fn run(exchange: &mut Exchange) -> Result<Routed, ProxyError> {
         host: authority.host(),
         path: uri.path(),
         query: uri.query(),
-        method: &exchange.head.method,
+        method: routed_as(&exchange.head.method),
         headers: &exchange.head.headers,
         client: exchange.peer.client.ip(),
     });
@@ -64,6 +65,11 @@ pub(super) fn run(exchange: &mut Exchange) -> Result<Routed, ProxyError> {
     exchange.route.clone_from(&route);
     let route = route.ok_or_else(|| refused(ErrorKind::NoRoute))?;
     Ok(reply.map_or(Routed::Route(route), Routed::Reply))
+}
+
+/// A PURGE goes the way of the request whose answer it is about.
+fn routed_as(method: &Method) -> &Method {
+    if purge::is_purge(method) { &Method::GET } else { method }
 }
 
 fn misdirected(exchange: &Exchange, listener: Option<&Listener>, host: &str) -> bool {

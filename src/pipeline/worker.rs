@@ -11,7 +11,7 @@ use crate::clock::{Clock, Now};
 use crate::observe::{AccessLog, AccessLogHandle, WorkerMetrics};
 use crate::policy::fields::Identity;
 use crate::snapshot::{Current, Snapshot};
-use crate::store::Store;
+use crate::store::{Purger, Store};
 use crate::upstream::Connections;
 
 /// Fetches that no client waits for, at a time, of one worker: enough to fill a few hundred objects of ordinary size a
@@ -24,6 +24,8 @@ pub struct Shared {
     pub current: Arc<Current>,
     /// What is kept, and the fetches and encodings under way.
     pub store: Store,
+    /// Forgets what is stored.
+    pub purger: Purger,
     /// Follows `log.access` by itself.
     pub access_log: AccessLog,
     /// How this process names itself in `Via`.

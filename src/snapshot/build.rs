@@ -84,6 +84,7 @@ pub fn build(
         routes,
         pools,
         listeners,
+        caches,
         rewrites,
         access_log,
     })

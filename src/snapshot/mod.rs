@@ -23,12 +23,14 @@ use crate::config::Diagnostics;
 use crate::config::model::Config;
 use crate::listener::Settings;
 use crate::observe::{Format, Target};
-use crate::policy::cache::CacheParams;
+use crate::policy::cache::key::{self, Seeds};
+use crate::policy::cache::purge;
+use crate::policy::cache::{CacheParams, KeyParams};
 use crate::policy::encoding::CompressParams;
 use crate::policy::fields::FieldEdits;
 use crate::policy::rewrite::RewriteParams;
 use crate::policy::route::{RequestEdits, RouteTable};
-use crate::store::Share;
+use crate::store::{Purge, Share};
 use crate::transform::html::RuleSet;
 use crate::upstream::Pool;
 
@@ -47,6 +49,8 @@ pub struct Snapshot {
     pub pools: Vec<Arc<Pool>>,
     /// `[[listener]]` in file order.
     pub listeners: Vec<Listener>,
+    /// `[cache.NAME]` in file order.
+    pub caches: Vec<Arc<CachePolicy>>,
     /// `[rewrite.NAME]` in file order; kept so that unchanged rules keep the time they came into force.
     pub rewrites: Vec<Arc<Rewrite>>,
     /// `log.access`; `None` = off.
@@ -55,6 +59,29 @@ pub struct Snapshot {
     pub errors: BTreeMap<u16, ErrorBody>,
     /// What showed when things were put together and stops nothing.
     pub warnings: Diagnostics,
+}
+
+impl Snapshot {
+    /// A purge of `target`, of what `policies` keep; `None` = of whatever is kept, by policies that are gone as well.
+    #[must_use]
+    pub fn purge(
+        &self,
+        target: purge::Target,
+        soft: bool,
+        policies: Option<&[Arc<CachePolicy>]>,
+        seeds: &Seeds,
+    ) -> Purge {
+        let mut uris = Vec::new();
+        if let purge::Target::Url { host, uri } = &target {
+            let plain = KeyParams::default();
+            let keys = self.caches.iter().map(|policy| &policy.params.key).chain([&plain]);
+            uris.extend(keys.map(|params| key::uri(host, uri.path(), uri.query(), params, seeds)));
+            uris.sort_unstable();
+            uris.dedup();
+        }
+        let policies = policies.map(|policies| policies.iter().map(|policy| Arc::clone(&policy.name)).collect());
+        Purge { target, uris, policies, soft }
+    }
 }
 
 /// One `[[listener]]` at run time.

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use http::{HeaderMap, StatusCode};
 
 use super::child::{ChildKind, MAX_CHILDREN};
+use super::index::{ENTRY_BYTES, Mark};
 use super::ledger::{Charge, Share, lock};
 use super::memory::Place;
 use crate::body::StoredBody;
 use crate::policy::cache::key::{CacheKey, Seeds};
 use crate::policy::cache::storing::Terms;
+use crate::policy::cache::tags::Tags;
 use crate::policy::cache::validation::StoredView;
 use crate::policy::cache::vary::Selecting;
 
@@ -43,6 +45,8 @@ pub struct Head {
     pub terms: Terms,
     /// Which requests it answers.
     pub selecting: Selecting,
+    /// What it can be purged by.
+    pub tags: Tags,
     /// Fingerprint of the mandatory rules it was rewritten by; 0 = none.
     pub rules: u64,
 }
@@ -62,7 +66,13 @@ impl Head {
 
     /// Bytes a response with this head and no body takes under `key`.
     pub(super) fn bytes(&self, key: &CacheKey) -> u64 {
-        OVERHEAD + key.text.len() as u64 + fields_bytes(&self.headers) + self.selecting.bytes()
+        let marks = 2 + self.tags.names().len() + self.tags.groups().len();
+        OVERHEAD
+            + key.text.len() as u64
+            + fields_bytes(&self.headers)
+            + self.selecting.bytes()
+            + self.tags.bytes()
+            + marks as u64 * ENTRY_BYTES
     }
 }
 
@@ -83,16 +93,34 @@ pub struct Base {
     head: Arc<Head>,
     body: StoredBody,
     bytes: u64,
+    marks: Arc<[Mark]>,
+    /// Number of the last purge before its head was asked for.
+    since: u64,
 }
 
 impl Base {
-    pub(super) fn new(life: Arc<Life>, head: Arc<Head>, body: StoredBody) -> Self {
+    pub(super) fn new(life: Arc<Life>, head: Arc<Head>, body: StoredBody, since: u64) -> Self {
         let bytes = head.bytes(&life.key) + body_bytes(&body);
-        Self { life, head, body, bytes }
+        Self { marks: life.marks(), life, head, body, bytes, since }
     }
 
-    pub(super) fn with_head(&self, head: Head) -> Self {
-        Self::new(self.life.clone(), Arc::new(head), self.body.clone())
+    pub(super) fn with_head(&self, head: Head, since: u64) -> Self {
+        Self::new(self.life.clone(), Arc::new(head), self.body.clone(), since)
+    }
+
+    pub(super) fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    pub(super) fn since(&self) -> u64 {
+        self.since
+    }
+
+    /// On which terms it may be reused now: those of its head, and whether it was softly purged since. Cost: a copy and
+    /// an atomic load.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms { purged: self.life.softened.load(Ordering::Acquire) > self.since, ..self.head.terms }
     }
 
     /// What stays the same when the response is freshened.
@@ -128,25 +156,95 @@ pub struct Life {
     key: CacheKey,
     /// Set once, by whoever takes it out of the store; nothing is served or derived from it afterwards.
     dead: AtomicBool,
+    /// True from the moment it is put into its slot.
+    stored: AtomicBool,
+    /// Number of the last purge before its fetch began.
+    born: u64,
+    /// Number of the last soft purge that named it; 0 = none.
+    softened: AtomicU64,
     hits: AtomicU64,
     charge: Charge,
-    /// Children that were made; guards `dead` against a child that is adopted while its base dies.
-    children: Mutex<Vec<ChildKind>>,
+    /// Guards `dead` against a child that is adopted, or a mark that is entered, while it dies.
+    belongings: Mutex<Belongings>,
+}
+
+/// What goes with a life.
+#[derive(Debug, Default)]
+struct Belongings {
+    /// It gave everything back.
+    gone: bool,
+    /// Children that were made.
+    children: Vec<ChildKind>,
+    /// What the index has it under.
+    marks: Arc<[Mark]>,
 }
 
 impl Life {
-    pub(super) fn new(id: u64, key: CacheKey, share: &Arc<Share>) -> Self {
-        if let Some(ledger) = share.ledger() {
-            ledger.note_key(key.uri, key.hash);
-        }
+    pub(super) fn new(id: u64, key: CacheKey, share: &Arc<Share>, born: u64) -> Self {
         Self {
             id,
             key,
             dead: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
+            born,
+            softened: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             charge: Charge::new(share.clone()),
-            children: Mutex::default(),
+            belongings: Mutex::default(),
         }
+    }
+
+    /// Makes these its marks, in the index as well. Nothing happens once it is gone.
+    pub(super) fn enter(self: &Arc<Self>, marks: &Arc<[Mark]>) {
+        let Some(ledger) = self.share().ledger() else { return };
+        let mut belongings = lock(&self.belongings);
+        if belongings.gone {
+            return;
+        }
+        let former = std::mem::replace(&mut belongings.marks, marks.clone());
+        if former == *marks {
+            return;
+        }
+        for mark in marks.iter().filter(|mark| former.binary_search(mark).is_err()) {
+            ledger.index.insert(*mark, self);
+        }
+        for mark in former.iter().filter(|mark| marks.binary_search(mark).is_err()) {
+            ledger.index.remove(*mark, self.id);
+        }
+    }
+
+    /// What the index has it under.
+    pub(super) fn marks(&self) -> Arc<[Mark]> {
+        lock(&self.belongings).marks.clone()
+    }
+
+    pub(super) fn born(&self) -> u64 {
+        self.born
+    }
+
+    pub(super) fn is_stored(&self) -> bool {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    /// To be said before it is put into its slot: who dooms it then looks for it there.
+    pub(super) fn note_stored(&self) {
+        self.stored.store(true, Ordering::Release);
+    }
+
+    /// Forbids its use; what it takes is given back when whoever holds it lets go.
+    pub(super) fn doom(&self) {
+        let _belongings = lock(&self.belongings);
+        self.dead.store(true, Ordering::Release);
+    }
+
+    /// True when it was purged since its fetch began, softly or not.
+    pub(super) fn is_purged(&self) -> bool {
+        self.is_dead() || self.softened.load(Ordering::Acquire) > self.born
+    }
+
+    /// Notes the soft purge with this number.
+    pub(super) fn soften(&self, number: u64) {
+        self.softened.fetch_max(number, Ordering::AcqRel);
     }
 
     /// Unique in this process.
@@ -191,28 +289,32 @@ impl Life {
         self.charge.set(bytes);
     }
 
-    /// Ends it: gives its bytes back and hands its children to housekeeping. Returns false when it was dead already.
+    /// Ends it: gives its bytes back, takes it out of the index and hands its children to housekeeping. Returns false when
+    /// that was done already.
     pub(super) fn retire(&self) -> bool {
-        let mut children = lock(&self.children);
-        if self.dead.swap(true, Ordering::AcqRel) {
+        let mut belongings = lock(&self.belongings);
+        self.dead.store(true, Ordering::Release);
+        let Belongings { gone, children, marks } = std::mem::take(&mut *belongings);
+        belongings.gone = true;
+        drop(belongings);
+        if gone {
             return false;
         }
-        let orphans = std::mem::take(&mut *children);
-        drop(children);
         self.charge.release();
         if let Some(ledger) = self.share().ledger() {
-            ledger.forget_key(self.key.uri, self.key.hash);
-            ledger.add_orphans(orphans.into_iter().map(|kind| Place::Child(self.id, kind)));
+            marks.iter().for_each(|mark| ledger.index.remove(*mark, self.id));
+            ledger.add_orphans(children.into_iter().map(|kind| Place::Child(self.id, kind)));
         }
         true
     }
 
     /// Notes a child that has been stored. False when it must go again: the base is dead, or has [`MAX_CHILDREN`].
     pub(super) fn adopt(&self, kind: ChildKind) -> bool {
-        let mut children = lock(&self.children);
+        let mut belongings = lock(&self.belongings);
         if self.is_dead() {
             return false;
         }
+        let children = &mut belongings.children;
         let known = children.contains(&kind);
         if !known && children.len() < MAX_CHILDREN {
             children.push(kind);

@@ -5,7 +5,6 @@
 //! and is not kept; so does everything while readers of evicted bodies hold too much memory. A fill that is dropped or fails leaves nothing behind.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use http::HeaderMap;
 use super::base::{Base, CHUNK_OVERHEAD, Head, Life, MAX_VARIANTS, Slot};
 use super::child::{self, Child, ChildKind};
 use super::flight::{Joinable, Landing};
+use super::index::Mark;
 use super::ledger::{Charge, Hold, Share};
 use super::memory::{Entry, Place};
 use super::{FetchKey, FetchLead, MakeKey, MakeLead, Store};
@@ -42,7 +42,7 @@ pub enum NotKept {
     OverStore,
     /// Its body ended early.
     CutShort,
-    /// Its URI was invalidated while it was fetched, or its base is gone.
+    /// It was purged, or its URI invalidated, while it was fetched, or its base is gone.
     Invalidated,
     /// The base has as many children as it may have.
     TooManyChildren,
@@ -78,7 +78,7 @@ pub enum Fetched {
 impl Joinable for Fetched {
     fn is_joinable(&self) -> bool {
         match self {
-            Self::Filling(filling) => filling.spool.is_whole(),
+            Self::Filling(filling) => filling.spool.is_whole() && !filling.life.is_purged(),
             // It answers those who asked before the origin did; whoever comes later looks into the store.
             Self::Validated(_) => false,
         }
@@ -302,7 +302,11 @@ impl Sink for Fill {
     }
 
     fn push(&mut self, chunk: Bytes) {
-        self.writing.push(self.filling.life.entry(), chunk);
+        let life = &self.filling.life;
+        if life.is_dead() && self.writing.refused.is_none() {
+            self.writing.refuse(NotKept::Invalidated);
+        }
+        self.writing.push(life.entry(), chunk);
     }
 
     fn refused(&self) -> Option<NotKept> {
@@ -316,8 +320,8 @@ impl Sink for Fill {
     fn finish(mut self, trailers: Option<HeaderMap>) -> Result<Self::Kept, NotKept> {
         let store = self.writing.store.clone();
         let body = self.writing.finish(trailers)?;
-        let base = Arc::new(Base::new(self.filling.life.clone(), self.filling.head.clone(), body));
-        store.keep(&base, self.epoch)?;
+        let base = Arc::new(Base::new(self.filling.life.clone(), self.filling.head.clone(), body, self.epoch));
+        store.keep(&base)?;
         self.unborn.0 = None;
         drop(self.landing);
         Ok(base)
@@ -398,7 +402,8 @@ impl Store {
     /// `max_object`.
     ///
     /// # Errors
-    /// Why it will not be kept; the lead is handed back, to release the followers.
+    /// Why it will not be kept; the lead is handed back, to release the followers, or, where the reason is
+    /// [`NotKept::Invalidated`], to be dropped: they may have asked after the purge, and must ask again.
     pub fn begin(
         &self,
         lead: FetchLead,
@@ -407,7 +412,13 @@ impl Store {
         head: Head,
         (expected, limit): (Option<u64>, u64),
     ) -> Result<Fill, (FetchLead, NotKept)> {
-        let life = Arc::new(Life::new(self.new_id(), key, share));
+        let epoch = lead.epoch();
+        let life = Arc::new(Life::new(self.new_id(), key, share, epoch));
+        let marks = Mark::borne(&self.0.seeds, life.key(), &head.tags);
+        life.enter(&marks);
+        if self.0.purges.named_since(epoch, &self.0.seeds, life.key(), &marks) {
+            return Err((lead, NotKept::Invalidated));
+        }
         let head = Arc::new(head);
         let fixed = head.bytes(life.key());
         let writing = match Writing::begin(self, life.entry(), fixed, expected, limit) {
@@ -415,7 +426,6 @@ impl Store {
             Err(reason) => return Err((lead, reason)),
         };
         let filling = Arc::new(Filling { life: life.clone(), head, spool: writing.spool.clone() });
-        let epoch = lead.epoch();
         let landing = if filling.head.terms.is_shareable() {
             Some(lead.share(Fetched::Filling(filling.clone())))
         } else {
@@ -441,14 +451,16 @@ impl Store {
         Ok(ChildFill { writing, filling, charge, base: base.clone(), landing, kind })
     }
 
-    /// Puts a complete response in front of its slot, unless its URI was invalidated since `epoch`.
-    fn keep(&self, base: &Arc<Base>, epoch: u64) -> Result<(), NotKept> {
+    /// Puts a complete response in front of its slot, unless it was purged on its way in.
+    fn keep(&self, base: &Arc<Base>) -> Result<(), NotKept> {
         let life = base.life();
+        let place = Place::Primary(life.key().hash);
         let mut dropped: Vec<Arc<Base>> = Vec::new();
         let mut kept = false;
         self.reserve(life.share(), life.entry(), base.bytes())?;
-        self.0.memory.update(Place::Primary(life.key().hash), |slot| {
-            if self.epoch(life.key().uri).load(Ordering::Acquire) != epoch {
+        life.note_stored();
+        self.0.memory.update(place, |slot| {
+            if life.is_dead() {
                 return None;
             }
             let older = slot.into_iter().flat_map(|slot| slot.iter().cloned()).filter(|older| !older.life().is_dead());
@@ -462,6 +474,10 @@ impl Store {
         });
         for old in dropped {
             old.life().retire();
+        }
+        // A purge that did not find it in its slot yet has left a word.
+        if life.is_dead() && self.remove(place, |kept| kept.life().id() == life.id()) > 0 {
+            kept = false;
         }
         if !kept {
             return Err(NotKept::Invalidated);

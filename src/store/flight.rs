@@ -89,13 +89,13 @@ impl<K, T> Default for Flights<K, T> {
 }
 
 impl<K: Copy + Eq + Hash, T: Joinable> Flights<K, T> {
-    /// Leads the flight for `key`, or follows the one that is under way. `epoch` is the state of the world: a flight that
-    /// began in another one is not joined, for what it brings may be what was invalidated meanwhile. It is handed back
-    /// by [`LeadGuard::epoch`].
+    /// Leads the flight for `key`, or follows the one that is under way. `epoch` is the state of the world now, handed back
+    /// by [`LeadGuard::epoch`]; a flight that began before `since` is not joined, for what it brings may be what was
+    /// purged meanwhile.
     #[must_use]
-    pub fn join(&self, key: K, epoch: u64) -> Joined<K, T> {
+    pub fn join(&self, key: K, epoch: u64, since: u64) -> Joined<K, T> {
         let mut shard = lock(self.0.shard(&key));
-        if let Some(follower) = shard.get(&key).and_then(|flight| flight.follow(epoch)) {
+        if let Some(follower) = shard.get(&key).and_then(|flight| flight.follow(since)) {
             return Joined::Follower(follower);
         }
         let (say, word) = watch::channel(None);
@@ -106,8 +106,8 @@ impl<K: Copy + Eq + Hash, T: Joinable> Flights<K, T> {
 
     /// Follows the flight for `key` that is under way, if there is one that [`Flights::join`] would follow.
     #[must_use]
-    pub fn follow(&self, key: K, epoch: u64) -> Option<FollowHandle<T>> {
-        lock(self.0.shard(&key)).get(&key)?.follow(epoch)
+    pub fn follow(&self, key: K, since: u64) -> Option<FollowHandle<T>> {
+        lock(self.0.shard(&key)).get(&key)?.follow(since)
     }
 
     /// Flights under way.
@@ -124,12 +124,12 @@ impl<K: Copy + Eq + Hash, T: Joinable> Flights<K, T> {
 }
 
 impl<T: Joinable> Flight<T> {
-    fn follow(&self, epoch: u64) -> Option<FollowHandle<T>> {
+    fn follow(&self, since: u64) -> Option<FollowHandle<T>> {
         let is_joinable = match &*self.word.borrow() {
             Some(Outcome::Shared(shared)) => shared.is_joinable(),
             _ => true,
         };
-        (self.epoch == epoch && is_joinable).then(|| FollowHandle { word: self.word.clone() })
+        (self.epoch >= since && is_joinable).then(|| FollowHandle { word: self.word.clone() })
     }
 }
 
@@ -249,14 +249,14 @@ mod tests {
     type Table = Flights<u32, Word>;
 
     fn lead(flights: &Table) -> LeadGuard<u32, Word> {
-        match flights.join(1, 0) {
+        match flights.join(1, 0, 0) {
             Joined::Leader(lead) => lead,
             Joined::Follower(_) => panic!("somebody leads already"),
         }
     }
 
     fn follow(flights: &Table) -> FollowHandle<Word> {
-        match flights.join(1, 0) {
+        match flights.join(1, 0, 0) {
             Joined::Leader(_) => panic!("nobody leads"),
             Joined::Follower(follower) => follower,
         }
@@ -322,7 +322,7 @@ mod tests {
                 tokio::spawn(async move {
                     start.wait().await;
                     loop {
-                        match flights.join(1, 0) {
+                        match flights.join(1, 0, 0) {
                             Joined::Leader(lead) => {
                                 assert_eq!(leading.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
                                 tokio::task::yield_now().await;

@@ -1,11 +1,12 @@
 //! Who uses how many bytes. The ledger counts what moka holds *and* what fills have reserved, keeps each policy to its
 //! share, and remembers in which order responses came, so that it can make room by itself.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::base::Life;
+use super::index::Index;
 use super::memory::Place;
 
 /// How many responses that were used since they were last looked at may be passed over in one eviction. Bounds its cost;
@@ -30,8 +31,8 @@ pub(super) struct Ledger {
     shares: Mutex<BTreeMap<Box<str>, Arc<Share>>>,
     /// Places of children whose base is dead, for housekeeping to remove. At most one entry a stored child.
     orphans: Mutex<Vec<Place>>,
-    /// URI → primary keys, where headers or cookies make them differ. Entries come with a response and go with it.
-    keyed: Mutex<HashMap<u128, Vec<u128>>>,
+    /// What can be found by URL, site and tag.
+    pub(super) index: Index,
 }
 
 /// One policy's part of the store.
@@ -81,7 +82,7 @@ impl Ledger {
             evictions: AtomicU64::new(0),
             shares: Mutex::default(),
             orphans: Mutex::default(),
-            keyed: Mutex::default(),
+            index: Index::default(),
         }
     }
 
@@ -147,35 +148,15 @@ impl Ledger {
     pub(super) fn take_orphans(&self) -> Vec<Place> {
         std::mem::take(&mut lock(&self.orphans))
     }
-
-    /// Notes that `uri` is also stored under `key`.
-    pub(super) fn note_key(&self, uri: u128, key: u128) {
-        if uri != key {
-            lock(&self.keyed).entry(uri).or_default().push(key);
-        }
-    }
-
-    /// Takes one note of [`Ledger::note_key`] back.
-    pub(super) fn forget_key(&self, uri: u128, key: u128) {
-        if uri == key {
-            return;
-        }
-        let mut keyed = lock(&self.keyed);
-        if let Some(keys) = keyed.get_mut(&uri) {
-            keys.iter().position(|kept| *kept == key).map(|at| keys.swap_remove(at));
-            if keys.is_empty() {
-                keyed.remove(&uri);
-            }
-        }
-    }
-
-    /// The primary keys noted for `uri`, each as often as it has responses.
-    pub(super) fn keys_of(&self, uri: u128) -> Vec<u128> {
-        lock(&self.keyed).get(&uri).cloned().unwrap_or_default()
-    }
 }
 
 impl Share {
+    /// The policy's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Bytes stored and reserved under this policy.
     #[must_use]
     pub fn used(&self) -> u64 {
@@ -244,6 +225,11 @@ impl Charge {
 
     pub(super) fn share(&self) -> &Arc<Share> {
         &self.share
+    }
+
+    /// What it is worth; 0 once released.
+    pub(super) fn bytes(&self) -> u64 {
+        lock(&self.bytes).unwrap_or_default()
     }
 
     /// Makes the charge worth `bytes`, unless it is released; returns what it was.

@@ -217,6 +217,7 @@ impl Memory {
         self.came_in(&cache, bytes);
     }
 
+    #[cfg(test)]
     pub(super) fn primary_places(&self) -> Vec<Place> {
         self.cache.load().iter().map(|(place, _)| *place).filter(|place| matches!(place, Place::Primary(_))).collect()
     }

@@ -8,18 +8,21 @@
 //!   fills; when fills need more, or a policy exceeds its share, the ledger evicts the oldest entries that were not used.
 //! - Freshness is no business of this folder, and moka is told of no time to live: see `policy::cache`.
 //! - A hit takes no lock. Storing, evicting and invalidating take short ones, never across an await.
-//! - What races: an invalidation bumps the epoch of its URI first and removes afterwards; a fill that began under another
-//!   epoch is not stored. [`Flights`] keeps a fetch joinable until after its response is stored, so that a request finds
-//!   one or the other; a leader looks once more after joining, for the case that it came between.
+//! - What races: a purge or an invalidation takes a number and removes afterwards; a fetch that began under a lower one
+//!   and brings what it named is not stored, even when its tags show only then. [`Flights`] keeps a fetch joinable until
+//!   after its response is stored, so that a request finds one or the other; a leader looks once more after joining, for
+//!   the case that it came between.
 //!
-//! Purging by tag, the disk tier and the fleet tier will be further files here.
+//! The disk tier and the fleet tier will be further files here.
 
 mod base;
 mod child;
 mod fill;
 mod flight;
+mod index;
 mod ledger;
 mod memory;
+mod purge;
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -37,17 +40,16 @@ pub use fill::{ChildFill, ChildFilling, Fetched, Fill, Filling, NOT_SHAREABLE, N
 pub use flight::{Done, Flights, FollowHandle, Joinable, Joined, Landing, LeadGuard, Outcome};
 pub use ledger::{Share, ShareStats};
 pub use memory::FILL_SHARE;
+pub use purge::{Purge, PurgeStats, Purged, Purger, SAMPLE_MAX};
 
+use index::Mark;
 use ledger::Ledger;
 use memory::{Entry, Memory, Place};
+use purge::{Purges, Verdict};
 
 /// How long it is remembered that answers for a key cannot be stored, so that requests for it do not wait for each other
 /// in vain. Short, since the verdict may change with the next answer; long enough to spare a busy URL the queueing.
 pub const HIT_FOR_MISS: Duration = Duration::from_secs(10);
-
-/// Number of invalidation epochs; URIs share one by hash. Sharing one costs a fill that is not stored, nothing else; at
-/// this number (512 KiB) a thousand writes during a fetch cost one fetch in sixty its place in the store.
-const EPOCHS: usize = 65_536;
 
 /// Identifies one fetch: primary key and variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,7 +101,7 @@ struct Inner {
     fetches: Flights<FetchKey, Fetched>,
     parts: Flights<FetchKey, Done>,
     makes: Flights<MakeKey, Arc<ChildFilling>>,
-    epochs: Box<[AtomicU64]>,
+    purges: Purges,
     next_id: AtomicU64,
 }
 
@@ -114,6 +116,10 @@ pub struct StoreStats {
     pub entries: u64,
     /// Stored responses and children evicted for want of room since the start.
     pub evictions: u64,
+    /// Entries of the index that purges go by: two for each response, one for each tag.
+    pub marks: u64,
+    /// Purges since the start.
+    pub purges: PurgeStats,
     /// Each policy's part.
     pub shares: Vec<ShareStats>,
 }
@@ -130,7 +136,7 @@ impl Store {
             fetches: Flights::default(),
             parts: Flights::default(),
             makes: Flights::default(),
-            epochs: std::iter::repeat_with(AtomicU64::default).take(EPOCHS).collect(),
+            purges: Purges::default(),
             next_id: AtomicU64::new(1),
         }))
     }
@@ -164,6 +170,11 @@ impl Store {
         let Some(Entry::Slot(slot)) = entry.as_deref() else { return Found::Nothing };
         let mut newest = None;
         for base in slot.iter().filter(|base| !base.life().is_dead() && base.head().rules == rules) {
+            match self.0.purges.verdict(base) {
+                Verdict::Spared => {}
+                Verdict::Stale(number) => base.life().soften(number),
+                Verdict::Gone => continue,
+            }
             if base.head().selecting.matches(request) {
                 base.life().touch();
                 return Found::Base(base.clone());
@@ -177,28 +188,38 @@ impl Store {
     /// [`Store::find`]: the fetch one would have joined may have ended in between.
     #[must_use]
     pub fn join(&self, key: &CacheKey, variant: u64) -> Joined<FetchKey, Fetched> {
-        self.0.fetches.join(FetchKey { primary: key.hash, variant }, self.epoch(key.uri).load(Ordering::Acquire))
+        let purges = &self.0.purges;
+        let now = purges.number();
+        self.0.fetches.join(FetchKey { primary: key.hash, variant }, now, purges.date(Mark::url(key.uri)))
     }
 
     /// Follows the fetch for this key and variant, if one is under way.
     #[must_use]
     pub fn follow(&self, key: &CacheKey, variant: u64) -> Option<FollowHandle<Fetched>> {
-        self.0.fetches.follow(FetchKey { primary: key.hash, variant }, self.epoch(key.uri).load(Ordering::Acquire))
+        self.0.fetches.follow(FetchKey { primary: key.hash, variant }, self.0.purges.date(Mark::url(key.uri)))
     }
 
     /// Joins the request for a part of this key and variant that is under way to the farm, or becomes the one that is.
     /// Whoever leads begins the fetch of the whole before it gives its word.
     #[must_use]
     pub fn join_part(&self, key: &CacheKey, variant: u64) -> Joined<FetchKey, Done> {
-        self.0.parts.join(FetchKey { primary: key.hash, variant }, self.epoch(key.uri).load(Ordering::Acquire))
+        let purges = &self.0.purges;
+        let now = purges.number();
+        self.0.parts.join(FetchKey { primary: key.hash, variant }, now, purges.date(Mark::url(key.uri)))
     }
 
-    /// Puts a freshened head on a stored response after a 304. `None` when it is stored no more; what the origin confirmed
-    /// can still answer the request that asked.
+    /// Puts a freshened head on a stored response after a 304, which was asked for by the fetch that began at `epoch`.
+    /// `None` when it is stored no more, or was purged since, by what it was called before or is called now; what the
+    /// origin confirmed can still answer the request that asked.
     #[must_use]
-    pub fn freshen(&self, base: &Arc<Base>, head: Head) -> Option<Arc<Base>> {
+    pub fn freshen(&self, base: &Arc<Base>, head: Head, epoch: u64) -> Option<Arc<Base>> {
         let life = base.life();
-        let fresh = Arc::new(base.with_head(head));
+        let marks = Mark::borne(&self.0.seeds, life.key(), &head.tags);
+        life.enter(&marks);
+        if self.0.purges.named_since(epoch, &self.0.seeds, life.key(), &marks) {
+            return None;
+        }
+        let fresh = Arc::new(base.with_head(head, epoch));
         let mut replaced = false;
         self.0.memory.update(Place::Primary(life.key().hash), |slot| {
             let (old, others): (Vec<_>, Vec<_>) = slot?.iter().cloned().partition(|kept| kept.life().id() == life.id());
@@ -228,7 +249,7 @@ impl Store {
     /// becoming the leader, look once more with [`Store::child`].
     #[must_use]
     pub fn join_child(&self, base: &Life, kind: ChildKind) -> Joined<MakeKey, Arc<ChildFilling>> {
-        self.0.makes.join(MakeKey { base: base.id(), kind }, 0)
+        self.0.makes.join(MakeKey { base: base.id(), kind }, 0, 0)
     }
 
     /// Remembers for [`HIT_FOR_MISS`] that answers for this key are not stored, and why.
@@ -246,25 +267,6 @@ impl Store {
         }
     }
 
-    /// Removes every response stored for a URI ([`CacheKey::uri`]), whatever the policy adds to the key, and keeps fetches
-    /// in flight from being stored. Returns how many were removed.
-    pub fn invalidate(&self, uri: u128) -> usize {
-        self.epoch(uri).fetch_add(1, Ordering::AcqRel);
-        let keys = std::iter::once(uri).chain(self.0.ledger.keys_of(uri));
-        keys.map(|key| self.remove(Place::Primary(key), |_| true)).sum()
-    }
-
-    /// Removes everything; fetches in flight are not stored.
-    pub fn clear(&self) {
-        for epoch in &self.0.epochs {
-            epoch.fetch_add(1, Ordering::AcqRel);
-        }
-        for place in self.0.memory.primary_places() {
-            self.remove(place, |_| true);
-        }
-        self.housekeep();
-    }
-
     /// What the store holds now.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
@@ -274,6 +276,8 @@ impl Store {
             used: ledger.used(),
             entries: self.0.memory.entries(),
             evictions: ledger.evictions(),
+            marks: ledger.index.len() as u64,
+            purges: self.0.purges.stats(),
             shares: ledger.shares().iter().map(|share| share.stats()).collect(),
         }
     }
@@ -346,12 +350,6 @@ impl Store {
             Some(kept.into())
         });
         removed.iter().filter(|base| base.life().retire()).count()
-    }
-
-    fn epoch(&self, uri: u128) -> &AtomicU64 {
-        static UNREACHABLE: AtomicU64 = AtomicU64::new(0);
-        let place = usize::try_from(uri % EPOCHS as u128).unwrap_or_default();
-        self.0.epochs.get(place).unwrap_or(&UNREACHABLE)
     }
 
     fn new_id(&self) -> u64 {

@@ -138,9 +138,13 @@ fn every_command_of_the_documents_works() {
             (script, _) => assert!(root().join(script).is_file(), "{command}: not tried by any test"),
         }
     }
-    assert!(verbs.iter().map(String::as_str).eq(["check", "reload", "route", "status"]), "{verbs:?}");
+    assert!(verbs.iter().map(String::as_str).eq(["check", "purge", "reload", "route", "status"]), "{verbs:?}");
     for verb in &verbs {
-        let arguments = if verb == "route" { "route http://a/" } else { verb.as_str() };
+        let arguments = match verb.as_str() {
+            "route" => "route http://a/",
+            "purge" => "purge http://a/",
+            verb => verb,
+        };
         let json = expect_data(&folder, &format!("{arguments} --json"));
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{verb}: {json}");
     }

@@ -29,6 +29,8 @@ mod collapsing;
 mod herd;
 // RFC 9110 §14: parts, from the store and past it.
 mod ranges;
+// What is forgotten on demand, and by what.
+mod purging;
 // Content codings.
 mod compressing;
 // Element rules.

@@ -1,11 +1,13 @@
 //! `[cache.NAME] [rewrite.NAME] [compress.NAME]`.
 
 use http::HeaderName;
+use ipnet::IpNet;
 
 use super::{DAY, GIB, KIB, MIB, TIB};
 use crate::config::shape::{List, Map, Refused};
 use crate::config::table::{table, words};
 use crate::config::units::{Size, Span, written_as_text};
+use crate::policy::cache::tags::DEFAULT_FIELDS;
 
 /// A year in milliseconds: a longer freshness lifetime says nothing more (RFC 9111 §1.2.2 caps at 68 years).
 const YEAR: u64 = 366 * DAY;
@@ -32,9 +34,25 @@ table! {
         bypass: List<RawBypass> = List::default(),
         /// Goes on fetching for the store when every client that waited has gone.
         fill_after_abort: bool = true,
+        /// Response headers that carry tags, by which answers can be purged together. Clients do not see them, except
+        /// Cache-Groups.
+        tags: List<HeaderName> = List::of(DEFAULT_FIELDS.clone()),
+        /// Who may send PURGE to a listener. Absent: nobody.
+        purge: RawPurge,
     }
     later {
-        "stale_while_revalidate", "stale_if_error", "stale_if_unreachable", "ignore_request_directives", "tags", "purge",
+        "stale_while_revalidate", "stale_if_error", "stale_if_unreachable", "ignore_request_directives",
+    }
+}
+
+table! {
+    /// Who may send PURGE; at least one key, and both must hold where both are given.
+    RawPurge {
+        /// Networks the request must come from: the connection's address or the one of a PROXY protocol header, never
+        /// one that a header names.
+        allow: List<IpNet, 1>,
+        /// File with the bearer token that the request must carry.
+        token_file: String,
     }
 }
 

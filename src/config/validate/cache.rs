@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Validation;
+use super::{Validation, items};
 use crate::config::model::CacheConfig;
-use crate::config::raw::{RawBypass, RawCache, RawKey};
+use crate::config::raw::{RawBypass, RawCache, RawKey, RawPurge};
 use crate::config::shape::{Given, List};
 use crate::config::units::show_size;
+use crate::policy::cache::purge::PurgeParams;
 use crate::policy::cache::{BypassRule, CacheParams, KeyParams};
 
 impl Validation<'_> {
@@ -36,6 +37,8 @@ impl Validation<'_> {
             strip_cookies: self.globs(&raw.strip_cookies),
             bypass: raw.bypass.0.iter().filter_map(|rule| self.bypass(rule)).collect(),
             fill_after_abort: raw.fill_after_abort.value,
+            tags: raw.tags.values().cloned().collect(),
+            purge: raw.purge.given().and_then(|purge| self.purge(purge)),
         };
         CacheConfig { name: name.to_owned(), max_bytes: raw.max_bytes.given().map(|max| max.0), params }
     }
@@ -64,6 +67,17 @@ impl Validation<'_> {
             headers: raw.headers.values().cloned().collect(),
             cookies: raw.cookies.values().cloned().collect(),
         }
+    }
+
+    /// Never open to everybody: neither key is a fault, and what could not be read admits nobody.
+    fn purge(&mut self, raw: &Given<RawPurge>) -> Option<PurgeParams> {
+        if raw.allow.is_absent() && raw.token_file.is_absent() {
+            let help = "write { allow = [\"127.0.0.0/8\"] }, or remove it";
+            self.faults.push(raw.place.fault("give allow, token_file or both", help));
+            return None;
+        }
+        let token = raw.token_file.given().and_then(|file| self.token(file));
+        Some(PurgeParams { allow: items(&raw.allow).iter().map(|network| network.value).collect(), token })
     }
 
     /// Patterns with `*` for any letters.

@@ -82,7 +82,7 @@ impl Validation<'_> {
     }
 
     /// The token in a file, without the white space around it.
-    fn token(&mut self, file: &Given<String>) -> Option<String> {
+    pub(super) fn token(&mut self, file: &Given<String>) -> Option<String> {
         let before = self.faults.iter().count();
         let (path, contents) = self.contents(file);
         if self.faults.iter().count() > before {

@@ -22,7 +22,8 @@ pub fn applies(method: &Method, status: StatusCode) -> bool {
     !is_safe(method) && (status.is_success() || status.is_redirection())
 }
 
-fn is_safe(method: &Method) -> bool {
+/// True for methods that ask and change nothing (RFC 9110 §9.2.1).
+pub(super) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
         || matches!(method.as_str(), "QUERY" | "PROPFIND" | "REPORT" | "SEARCH")
 }

@@ -9,7 +9,7 @@
 //! know the seeds cannot make two keys meet.
 
 use std::fmt::Write as _;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 
 use http::HeaderMap;
 
@@ -103,36 +103,91 @@ pub struct CacheKey {
     pub text: Box<str>,
     /// What the store and the flights go by.
     pub hash: u128,
-    /// The hash of the same key without the parts of `key.headers` and `key.cookies`: shared by every response of one
-    /// URI, for invalidation.
+    /// The hash of host, path and query alone: shared by every response of one URL, whatever scheme, policy, route and
+    /// request made of it, for invalidation and purging.
     pub uri: u128,
 }
 
-/// The primary key of a request. Cost: one string, two to four SipHash passes over it; sorting allocates a list.
+impl CacheKey {
+    /// Scheme, host with port, and path, read back from the text; without the query.
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        let url = self.text.split(' ').next().unwrap_or_default();
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let (host, path) = rest.split_at_checked(rest.find(['/', '?']).unwrap_or(rest.len())).unwrap_or_default();
+        Place { scheme, host, path: path.split('?').next().unwrap_or_default() }
+    }
+}
+
+/// Where a keyed response is found; see [`CacheKey::place`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// With the port where it is not the scheme's own.
+    pub host: &'a str,
+    /// Without the query.
+    pub path: &'a str,
+}
+
+/// The primary key of a request. Cost: one string, two SipHash passes over it; sorting allocates a list.
 #[must_use]
 pub fn build(facts: &KeyFacts<'_>, params: &KeyParams, seeds: &Seeds) -> CacheKey {
     let mut text = String::with_capacity(facts.path.len() + facts.query.map_or(0, str::len) + facts.host.len() + 32);
     text.push_str(facts.scheme);
     text.push_str("://");
-    push(&mut text, facts.host.as_bytes());
-    push(&mut text, facts.path.as_bytes());
-    push_query(&mut text, facts.query, params);
+    push_location(&mut text, facts.host, facts.path, facts.query, params);
+    let location = facts.scheme.len() + "://".len()..text.len();
     text.push_str(" cache=");
     push_value(&mut text, facts.policy.as_bytes());
     if let Some(route) = facts.route {
         text.push_str(" route=");
         push_value(&mut text, route.as_bytes());
     }
-    let uri = digest(&text, seeds);
-    let length = text.len();
     push_headers(&mut text, facts.headers, params);
     push_cookies(&mut text, facts.headers, params);
-    let hash = if text.len() == length { uri } else { digest(&text, seeds) };
-    CacheKey { text: text.into(), hash, uri }
+    let mut digest = Digest::new(seeds);
+    digest.write(text.get(location.clone()).unwrap_or_default());
+    let uri = digest.clone().finish();
+    digest.write(text.get(location.end..).unwrap_or_default());
+    digest.write(facts.scheme);
+    CacheKey { hash: digest.finish(), uri, text: text.into() }
 }
 
-fn digest(text: &str, seeds: &Seeds) -> u128 {
-    (u128::from(seeds.first.hash_one(text)) << 64) | u128::from(seeds.second.hash_one(text))
+/// [`CacheKey::uri`] of the responses of one URL under a policy with this `key`.
+#[must_use]
+pub fn uri(host: &str, path: &str, query: Option<&str>, params: &KeyParams, seeds: &Seeds) -> u128 {
+    let mut text = String::new();
+    push_location(&mut text, host, path, query, params);
+    let mut digest = Digest::new(seeds);
+    digest.write(&text);
+    digest.finish()
+}
+
+/// 128 bits of keyed hash, readable half way.
+#[derive(Clone)]
+struct Digest(DefaultHasher, DefaultHasher);
+
+impl Digest {
+    fn new(seeds: &Seeds) -> Self {
+        Self(seeds.first.build_hasher(), seeds.second.build_hasher())
+    }
+
+    fn write(&mut self, text: &str) {
+        text.hash(&mut self.0);
+        text.hash(&mut self.1);
+    }
+
+    fn finish(self) -> u128 {
+        (u128::from(self.0.finish()) << 64) | u128::from(self.1.finish())
+    }
+}
+
+/// Host, path and query as the key has them.
+fn push_location(text: &mut String, host: &str, path: &str, query: Option<&str>, params: &KeyParams) {
+    push(text, host.as_bytes());
+    push(text, path.as_bytes());
+    push_query(text, query, params);
 }
 
 fn push_query(text: &mut String, query: Option<&str>, params: &KeyParams) {
@@ -295,8 +350,11 @@ mod tests {
         let (de, en, routed) = (keyed("de", None), keyed("en", None), keyed("de", Some("r")));
         assert_eq!(de, keyed("de", None));
         assert_ne!(de.hash, en.hash);
-        assert_eq!(de.uri, en.uri);
-        assert_ne!(de.uri, routed.uri);
+        assert_ne!(de.hash, routed.hash);
+        assert_eq!((de.uri, de.uri), (en.uri, routed.uri), "one URL");
+        assert_eq!(uri("h", "/", None, &params, &seeds), de.uri);
+        assert_ne!(uri("h", "/", Some("x"), &params, &seeds), de.uri);
+        assert_eq!(de.place(), Place { scheme: "http", host: "h", path: "/" });
         assert_ne!(de.hash >> 64, de.hash & u128::from(u64::MAX), "the halves are seeded apart");
     }
 }

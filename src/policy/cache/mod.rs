@@ -5,23 +5,26 @@
 //! look), [`vary`] (which of the stored responses), [`reuse`] (may it be used now?), [`validation`] (what to ask the
 //! origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
 //! (what an unsafe request made untrue), [`range`] (which part of it the client gets), [`status`] (how the outcome is
-//! told).
+//! told). Beside them: [`tags`] and [`groups`] (what responses are called) and [`purge`] (who may have them forgotten).
 //!
 //! All of it is pure; every refusal is a named reason with a stable token. Not here yet, on purpose: stale answers
-//! (RFC 5861), targeted fields (RFC 9213), tags and purging.
+//! (RFC 5861), targeted fields (RFC 9213).
 
 pub mod bypass;
 pub mod cookies;
 pub mod dates;
 pub mod directives;
 pub mod freshness;
+pub mod groups;
 pub mod invalidation;
 pub mod key;
 pub mod pattern;
+pub mod purge;
 pub mod range;
 pub mod reuse;
 pub mod status;
 pub mod storing;
+pub mod tags;
 pub mod validation;
 pub mod vary;
 
@@ -77,6 +80,10 @@ pub struct CacheParams {
     pub bypass: Vec<BypassRule>,
     /// `fill_after_abort`: a fetch goes on when every client that waited for it has gone.
     pub fill_after_abort: bool,
+    /// `tags`: the response fields that carry tags.
+    pub tags: Vec<http::HeaderName>,
+    /// `purge`; `None` = nobody may purge over a traffic listener.
+    pub purge: Option<purge::PurgeParams>,
 }
 
 /// `key`
@@ -140,6 +147,8 @@ mod tests {
             strip_cookies: Vec::new(),
             bypass: Vec::new(),
             fill_after_abort: true,
+            tags: tags::DEFAULT_FIELDS.to_vec(),
+            purge: None,
         }
     }
 }

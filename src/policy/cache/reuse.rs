@@ -23,6 +23,8 @@ pub enum Reuse {
 pub enum Validate {
     /// It is stale.
     Stale,
+    /// It was softly purged.
+    Purged,
     /// It was stored with `no-cache`.
     NoCache,
     /// The client said `no-cache`.
@@ -39,6 +41,7 @@ impl Validate {
     pub fn token(self) -> &'static str {
         match self {
             Self::Stale => "stale",
+            Self::Purged => "purged",
             Self::NoCache => "no_cache",
             Self::RequestNoCache => "request_no_cache",
             Self::RequestMaxAge => "request_max_age",
@@ -69,6 +72,9 @@ fn needs_validation(terms: &Terms, request: &RequestDirectives, now: Now) -> Opt
     if !terms.freshness.is_fresh(now) {
         return Some(Validate::Stale);
     }
+    if terms.purged {
+        return Some(Validate::Purged);
+    }
     if request.no_cache {
         return Some(Validate::RequestNoCache);
     }
@@ -92,7 +98,7 @@ mod tests {
         let lifetime = Lifetime { duration: Duration::from_secs(60), source: LifetimeSource::MaxAge };
         let freshness = Freshness { lifetime, initial_age: Duration::ZERO, received };
         let request = RequestDirectives::parse(&headers(&[("cache-control", request)], received));
-        let terms = Terms { freshness, no_cache, must_revalidate: false };
+        let terms = Terms { freshness, no_cache, must_revalidate: false, purged: false };
         decide(&terms, &request, received.plus(Duration::from_secs(age)))
     }
 

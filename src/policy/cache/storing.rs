@@ -11,6 +11,7 @@ use http::{HeaderName, Method, StatusCode};
 use super::bypass::{Personal, personal};
 use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{self, Freshness, Lifetime, LifetimeSource};
+use super::tags::Tags;
 use super::vary::VaryRule;
 use super::{CacheParams, RequestFacts, ResponseFacts, dates};
 use crate::policy::validators::EntityTag;
@@ -48,6 +49,10 @@ pub enum NotStored {
     NoFreshness,
     /// Stale on arrival, and no validator to ask with.
     NoValidator,
+    /// More tags than [`super::tags::MAX_TAGS`]: a purge would miss it.
+    TooManyTags,
+    /// A tag longer than [`super::tags::MAX_TAG_BYTES`]: likewise.
+    TagTooLong,
 }
 
 impl NotStored {
@@ -70,6 +75,8 @@ impl NotStored {
             Self::TooLarge => "too_large",
             Self::NoFreshness => "no_freshness",
             Self::NoValidator => "no_validator",
+            Self::TooManyTags => "too_many_tags",
+            Self::TagTooLong => "tag_too_long",
         }
     }
 
@@ -86,7 +93,9 @@ impl NotStored {
             | Self::NotUnderstood
             | Self::TooLarge
             | Self::NoFreshness
-            | Self::NoValidator => true,
+            | Self::NoValidator
+            | Self::TooManyTags
+            | Self::TagTooLong => true,
             Self::Method | Self::RequestNoStore | Self::Partial | Self::Status | Self::Authorization | Self::Cookie => {
                 false
             }
@@ -103,6 +112,8 @@ pub struct Terms {
     pub no_cache: bool,
     /// `must-revalidate`, `proxy-revalidate` or `s-maxage`: never stale, whatever happens (§4.2.4).
     pub must_revalidate: bool,
+    /// Softly purged since it came: as if stale, and never to be stored so.
+    pub purged: bool,
 }
 
 impl Terms {
@@ -121,6 +132,8 @@ pub struct Storable {
     pub terms: Terms,
     /// The request fields it varies on.
     pub vary: Box<[HeaderName]>,
+    /// What it is called.
+    pub tags: Tags,
 }
 
 /// Whether, and on which terms, this response to this request may be stored.
@@ -153,7 +166,7 @@ pub fn decide(
         let nobody = lifetime.source == LifetimeSource::Nobody;
         return Err(if nobody { NotStored::NoFreshness } else { NotStored::NoValidator });
     }
-    Ok(Storable { terms, vary })
+    Ok(Storable { terms, vary, tags: Tags::read(response.headers, &params.tags)? })
 }
 
 /// What the response itself forbids.
@@ -235,6 +248,7 @@ fn terms(response: &ResponseFacts<'_>, directives: &ResponseDirectives, lifetime
         },
         no_cache: directives.no_cache && !overridden,
         must_revalidate: directives.must_revalidate || directives.proxy_revalidate || directives.s_maxage.is_some(),
+        purged: false,
     }
 }
 

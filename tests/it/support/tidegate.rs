@@ -155,6 +155,11 @@ impl Tidegate {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
+    /// The same for a verb that asks the running process.
+    pub fn tell(&self, arguments: &str) -> Result<String, String> {
+        self.ask(&format!("{arguments} --admin {}", self.admin.expect("it runs")))
+    }
+
     /// The process.
     pub fn id(&self) -> u32 {
         self.child.id()
