@@ -111,7 +111,7 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
     let target = route.request.apply(&exchange.uri);
     let target = target.map_err(|fault| ProxyError::new(ErrorKind::BadRequest(fault.token()), Stage::Forward))?;
     let upgrade = exchange.head.upgrade.as_deref().filter(|protocol| !for_cache && fields::may_upgrade(protocol));
-    let mut headers = exchange.head.headers.clone();
+    let mut headers = fields::copy_with_room(&exchange.head.headers);
     name_host(&mut headers, exchange);
     if !for_cache {
         // Tags that were derived here mean nothing to the origin.

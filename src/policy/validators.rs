@@ -213,6 +213,9 @@ pub struct Rules {
 ///
 /// A request without derived tags is not touched otherwise. Cost then: one look at four fields.
 pub fn translate(headers: &mut HeaderMap, rules: Option<Rules>) {
+    if !headers.keys().any(|name| name.as_str().starts_with("if-")) {
+        return;
+    }
     let dated = headers.contains_key(IF_MODIFIED_SINCE);
     let tagged = headers.contains_key(IF_NONE_MATCH);
     translate_list(headers, &IF_NONE_MATCH, |tag| tag.as_origin_knows_it(rules));

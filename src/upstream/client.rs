@@ -21,6 +21,7 @@ use super::connect::{connect, now};
 use super::endpoint::{Endpoint, Slot};
 use super::idle::IdleSets;
 use super::link::Link;
+use super::numbers::OwnNumbers;
 use super::pool::{Pool, PoolId};
 use crate::body::{Body, Interim, Response};
 use crate::clock::Now;
@@ -83,7 +84,7 @@ pub struct Failure {
 pub struct Connections {
     idle: RefCell<IdleSets>,
     /// Whose turn it is, per pool and algorithm; forgotten on reload.
-    picks: RefCell<HashMap<(PoolId, Balance), Picker>>,
+    picks: RefCell<HashMap<(PoolId, Balance), Picker, OwnNumbers>>,
     /// Kept for its allocation.
     views: RefCell<Vec<EndpointView>>,
     /// The worker's coarse clock, moved by `sweep`: good enough for keep-alive times.

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::link::Link;
+use super::numbers::OwnNumbers;
 use super::pool::Pool;
 
 /// What makes two connections interchangeable: the endpoint, and under which TLS identity it was opened.
@@ -37,7 +38,7 @@ struct IdleSet {
 
 /// All idle connections of one worker.
 #[derive(Default)]
-pub(super) struct IdleSets(HashMap<Key, IdleSet>);
+pub(super) struct IdleSets(HashMap<Key, IdleSet, OwnNumbers>);
 
 impl IdleSets {
     /// The most recently used connection that is still alive.

@@ -25,6 +25,7 @@ mod fault;
 mod http1;
 mod idle;
 mod link;
+mod numbers;
 mod patience;
 mod pool;
 mod probe;
