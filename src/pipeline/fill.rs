@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http_body::Body as _;
 
 use super::context::Exchange;
-use super::lookup::{build_key, key_of};
 use crate::body::{Body, Response};
 use crate::policy::cache::CacheParams;
+use crate::policy::cache::groups;
 use crate::policy::cache::invalidation::{self, TargetFacts};
+use crate::policy::cache::purge::Target;
 use crate::policy::uri;
-use crate::snapshot::Route;
 use crate::store::{NotKept, Sink};
 
 /// What becomes of a fill whose readers have all left.
@@ -91,19 +91,27 @@ async fn room(sink: &mut impl Sink) -> bool {
 }
 
 /// After an unsafe request that went well: what is stored for its target, and for what the answer names besides, is
-/// untrue now (RFC 9111 §4.4).
-pub(super) fn invalidate(exchange: &Exchange, route: &Route, response: &Response) {
-    let Some(policy) = &route.cache else { return };
-    if !invalidation::applies(&exchange.head.method, response.status) {
+/// untrue now, whatever policy keeps it (RFC 9111 §4.4); and so are the cache groups that the answer names (RFC 9875 §3).
+pub(super) async fn invalidate(exchange: &Exchange, response: &Response) {
+    let (snapshot, shared) = (&exchange.snapshot, &exchange.worker.shared);
+    if snapshot.caches.is_empty() {
         return;
     }
-    let store = &exchange.worker.shared.store;
-    store.invalidate(build_key(exchange, route, policy).uri);
-    let target =
-        TargetFacts { scheme: exchange.head.scheme.as_str(), host: &exchange.host(), path: exchange.uri.path() };
-    for named in invalidation::also(&target, &response.headers) {
-        if let Ok(named) = uri::normalise(&Bytes::from(named)) {
-            store.invalidate(key_of(exchange, route, policy, &named).uri);
+    let (method, scheme, host) = (&exchange.head.method, exchange.head.scheme.as_str(), exchange.host());
+    if invalidation::applies(method, response.status) {
+        let target = TargetFacts { scheme, host: &host, path: exchange.uri.path() };
+        let also = invalidation::also(&target, &response.headers);
+        let also = also.filter_map(|named| uri::normalise(&Bytes::from(named)).ok());
+        for uri in std::iter::once(exchange.uri.clone()).chain(also) {
+            for stored in snapshot.uris(&host, &uri, shared.store.seeds()) {
+                shared.store.invalidate(stored);
+            }
         }
+    }
+    let groups = groups::invalidated(method, &response.headers);
+    if !groups.is_empty() {
+        let target = Target::Groups { scheme: scheme.to_owned(), host: host.into_owned(), groups };
+        let purge = snapshot.purge(target, false, None, shared.store.seeds());
+        shared.purger.run(purge, "origin", false).await;
     }
 }

@@ -21,7 +21,6 @@ use crate::policy::cache::key::{self, CacheKey, KeyFacts};
 use crate::policy::cache::reuse::{self, Reuse};
 use crate::policy::cache::status::{CacheStatus, Forwarded};
 use crate::policy::cache::storing::Terms;
-use crate::policy::uri::NormalUri;
 use crate::snapshot::{CachePolicy, Route};
 use crate::store::{self, Base, Done, Fetched, FollowHandle, Joined, Outcome};
 
@@ -257,17 +256,12 @@ pub(super) fn request_facts(exchange: &Exchange) -> RequestFacts<'_> {
 
 /// The primary key (DESIGN: scheme, host, normalised client-facing path and query, policy, route, and what the policy
 /// adds).
-pub(super) fn build_key(exchange: &Exchange, route: &Route, policy: &CachePolicy) -> CacheKey {
-    key_of(exchange, route, policy, &exchange.uri)
-}
-
-/// The key that another target on the same host would have on this route.
-pub(super) fn key_of(exchange: &Exchange, route: &Route, policy: &CachePolicy, uri: &NormalUri) -> CacheKey {
+fn build_key(exchange: &Exchange, route: &Route, policy: &CachePolicy) -> CacheKey {
     let facts = KeyFacts {
         scheme: exchange.head.scheme.as_str(),
         host: &exchange.host(),
-        path: uri.path(),
-        query: uri.query(),
+        path: exchange.uri.path(),
+        query: exchange.uri.query(),
         policy: &policy.name,
         route: route.in_key.then_some(&*route.name),
         headers: &exchange.head.headers,

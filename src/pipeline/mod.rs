@@ -59,7 +59,7 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
             let reply = forward::run(exchange, &route).await; // picks, sends, retries
             range::fill_behind(exchange, &route, behind, reply.as_ref()); // the whole, for others who want parts of it
             let reply = reply?;
-            fill::invalidate(exchange, &route, &reply.response); // what an unsafe request made untrue
+            fill::invalidate(exchange, &reply.response).await; // what an unsafe request made untrue
             let rewritten = rewrite::run(&route, &exchange.head.method, reply.response); // mandatory rules, in the stream
             Selected::Passing(rewritten.response)
         }

@@ -30,6 +30,7 @@ use crate::policy::encoding::CompressParams;
 use crate::policy::fields::FieldEdits;
 use crate::policy::rewrite::RewriteParams;
 use crate::policy::route::{RequestEdits, RouteTable};
+use crate::policy::uri::NormalUri;
 use crate::store::{Purge, Share};
 use crate::transform::html::RuleSet;
 use crate::upstream::Pool;
@@ -71,16 +72,23 @@ impl Snapshot {
         policies: Option<&[Arc<CachePolicy>]>,
         seeds: &Seeds,
     ) -> Purge {
-        let mut uris = Vec::new();
-        if let purge::Target::Url { host, uri } = &target {
-            let plain = KeyParams::default();
-            let keys = self.caches.iter().map(|policy| &policy.params.key).chain([&plain]);
-            uris.extend(keys.map(|params| key::uri(host, uri.path(), uri.query(), params, seeds)));
-            uris.sort_unstable();
-            uris.dedup();
-        }
+        let uris = match &target {
+            purge::Target::Url { host, uri } => self.uris(host, uri, seeds),
+            _ => Vec::new(),
+        };
         let policies = policies.map(|policies| policies.iter().map(|policy| Arc::clone(&policy.name)).collect());
         Purge { target, uris, policies, soft }
+    }
+
+    /// What the cache policies make of one URL (`CacheKey::uri`): they differ in the parts of a query they leave out.
+    #[must_use]
+    pub fn uris(&self, host: &str, uri: &NormalUri, seeds: &Seeds) -> Vec<u128> {
+        let plain = KeyParams::default();
+        let keys = self.caches.iter().map(|policy| &policy.params.key).chain([&plain]);
+        let mut uris: Vec<_> = keys.map(|params| key::uri(host, uri.path(), uri.query(), params, seeds)).collect();
+        uris.sort_unstable();
+        uris.dedup();
+        uris
     }
 }
 

@@ -207,7 +207,9 @@ impl Numbered {
         let host_is = |host: &str, wanted: &str| host == wanted || portless(host) == wanted;
         match &self.purge.target {
             Target::All => true,
-            Target::Url { .. } | Target::Tags(_) => self.marks.iter().any(|mark| marks.contains(mark)),
+            Target::Url { .. } | Target::Tags(_) | Target::Groups { .. } => {
+                self.marks.iter().any(|mark| marks.binary_search(mark).is_ok())
+            }
             Target::Host(host) => host_is(life.key().place().host, host),
             Target::Prefix { host, path } => {
                 let place = life.key().place();
@@ -366,6 +368,9 @@ impl Store {
         match &purge.target {
             Target::Url { .. } => purge.uris.iter().map(|uri| Mark::url(*uri)).collect(),
             Target::Tags(tags) => tags.iter().map(|tag| Mark::tag(seeds, tag)).collect(),
+            Target::Groups { scheme, host, groups } => {
+                groups.iter().map(|group| Mark::group(seeds, scheme, host, group)).collect()
+            }
             Target::Host(host) | Target::Prefix { host, .. } => vec![Mark::site(seeds, host)],
             Target::All => Vec::new(),
         }
@@ -374,7 +379,7 @@ impl Store {
     /// The marks whose date a purge moves.
     fn dated(&self, purge: &Purge, marks: &[Mark]) -> Vec<Mark> {
         match &purge.target {
-            Target::Url { .. } | Target::Tags(_) | Target::Host(_) => marks.to_vec(),
+            Target::Url { .. } | Target::Tags(_) | Target::Groups { .. } | Target::Host(_) => marks.to_vec(),
             Target::Prefix { host, path } => Mark::prefixes(&self.0.seeds, host, path).last().into_iter().collect(),
             Target::All => vec![Mark::ALL],
         }

@@ -232,3 +232,37 @@ fn ten_thousand_tags_are_delivered_and_not_stored() {
     assert_eq!(result(&gate.get("/few")), "HIT");
     assert!(gate.tell("purge --tag 999").unwrap().starts_with("purged 1 "));
 }
+
+#[test]
+fn an_answer_invalidates_groups_of_its_origin() {
+    let origin = Origin::start(|seen| match seen.method.as_str() {
+        "POST" => Reply::new(200).field("Cache-Group-Invalidation", "\"a\", \"b\";x").body(""),
+        // Not on an answer to a safe method.
+        _ => Reply::new(200)
+            .field("Cache-Control", "max-age=60")
+            .field("Cache-Group-Invalidation", "\"c\"")
+            .field("Cache-Groups", &format!("\"{}\"", seen.target.trim_start_matches('/')))
+            .body("x"),
+    });
+    let gate = caching(&origin, "");
+    let other = |path: &str| gate.client().ask(&Request::get(path).host("other.example"));
+    for path in ["/a", "/b", "/c"] {
+        assert!(gate.get(path).expect(200).fields.has("cache-groups"), "for caches on the way");
+    }
+    other("/a");
+    gate.client().ask(&Request::new("POST", "/form").body("x")).expect(200);
+    assert_eq!(["/a", "/b", "/c"].map(|path| result(&gate.get(path)).to_owned()), ["MISS", "MISS", "HIT"]);
+    assert_eq!(result(&other("/a")), "HIT", "another origin");
+}
+
+#[test]
+fn what_another_route_changes_is_untrue_as_well() {
+    let origin = tagged(|_| Reply::new(200));
+    let pages =
+        front(&origin, "cache = \"pages\"\nmethods = [\"GET\"]") + "[cache.pages]\nkey = { sort_query = true }\n";
+    let gate = Tidegate::start(&(pages + "[[route]]\nname = \"forms\"\npool = \"web\"\n"));
+    gate.get("/a?y&x").expect(200);
+    assert_eq!(result(&gate.get("/a?x&y")), "HIT");
+    gate.client().ask(&Request::new("POST", "/a?y&x").body("1")).expect(200);
+    assert_eq!(result(&gate.get("/a?x&y")), "MISS");
+}

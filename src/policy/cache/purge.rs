@@ -131,6 +131,15 @@ pub enum Target {
     Host(String),
     /// Everything that bears any of these tags.
     Tags(Vec<Vec<u8>>),
+    /// Everything of one origin in any of these cache groups (RFC 9875): what an answer of that origin asks for.
+    Groups {
+        /// `http` or `https`.
+        scheme: String,
+        /// With exactly this port.
+        host: String,
+        /// Never empty.
+        groups: Vec<Vec<u8>>,
+    },
     /// Everything.
     All,
 }
@@ -174,6 +183,7 @@ impl Target {
             Self::Prefix { .. } => "prefix",
             Self::Host(_) => "host",
             Self::Tags(_) => "tag",
+            Self::Groups { .. } => "group",
             Self::All => "all",
         }
     }
@@ -186,13 +196,21 @@ impl std::fmt::Display for Target {
             Self::Url { host, uri } => write!(f, "{host}{}", uri.as_str()),
             Self::Prefix { host, path } => write!(f, "{host}{path}/"),
             Self::Host(host) => f.write_str(host),
-            Self::Tags(tags) => tags.iter().enumerate().try_for_each(|(number, tag)| {
-                let separator = if number == 0 { "" } else { " " };
-                write!(f, "{separator}{}", String::from_utf8_lossy(tag))
-            }),
+            Self::Tags(tags) => listed(tags, f),
+            Self::Groups { host, groups, .. } => {
+                write!(f, "{host}: ")?;
+                listed(groups, f)
+            }
             Self::All => f.write_str("everything"),
         }
     }
+}
+
+fn listed(names: &[Vec<u8>], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    names.iter().enumerate().try_for_each(|(number, name)| {
+        let separator = if number == 0 { "" } else { " " };
+        write!(f, "{separator}{}", String::from_utf8_lossy(name))
+    })
 }
 
 fn split(text: &str) -> Result<(String, NormalUri), &'static str> {
