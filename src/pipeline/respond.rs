@@ -11,7 +11,7 @@ use super::record::Record;
 use super::worker::Worker;
 use crate::body::{Body, Peer, Response};
 use crate::error::{ErrorKind, ProxyError};
-use crate::policy::cache::{range, tags};
+use crate::policy::cache::{range, tags, targeted};
 use crate::snapshot::Snapshot;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -24,6 +24,7 @@ pub(super) fn finish(exchange: Exchange, outcome: Result<Response, ProxyError>) 
         Err(error) => (local_reply(&exchange.snapshot, Some(&exchange.head.headers), error), Some(error)),
     };
     if let Some(cache) = &exchange.cache {
+        targeted::remove(&mut response.headers);
         cache.add_to(&mut response.headers);
     }
     if let Some(route) = &exchange.route {

@@ -116,16 +116,20 @@ fn age_value(response: &ResponseFacts<'_>) -> Duration {
 }
 
 /// The lifetime the response itself states: `s-maxage`, else `max-age`, else `Expires` − `Date` (§4.2.1). An `Expires`
-/// that is no date has passed already (§5.3).
+/// that is no date has passed already (§5.3); beside a targeted field it does not count at all (RFC 9213 §2.2).
 #[must_use]
-pub fn explicit(response: &ResponseFacts<'_>, directives: &ResponseDirectives) -> Option<Lifetime> {
+pub fn explicit(
+    response: &ResponseFacts<'_>,
+    directives: &ResponseDirectives,
+    expires_counts: bool,
+) -> Option<Lifetime> {
     if let Some(duration) = directives.s_maxage {
         return Some(Lifetime { duration, source: LifetimeSource::SMaxAge });
     }
     if let Some(duration) = directives.max_age {
         return Some(Lifetime { duration, source: LifetimeSource::MaxAge });
     }
-    if !response.headers.contains_key(EXPIRES) {
+    if !expires_counts || !response.headers.contains_key(EXPIRES) {
         return None;
     }
     let date = made(response);
@@ -159,7 +163,7 @@ pub fn assigned(
 }
 
 /// When the response was made: its `Date`, or the time of its arrival in whole seconds, as a `Date` would say it.
-fn made(response: &ResponseFacts<'_>) -> SystemTime {
+pub(super) fn made(response: &ResponseFacts<'_>) -> SystemTime {
     dates::read(response.headers, &DATE)
         .unwrap_or_else(|| SystemTime::UNIX_EPOCH + Duration::from_secs(response.received.unix_seconds()))
 }
@@ -183,7 +187,7 @@ mod tests {
         let map = headers(lines, received);
         let facts = ResponseFacts { status: StatusCode::OK, headers: &map, sent, received };
         let directives = ResponseDirectives::parse(&map);
-        let lifetime = explicit(&facts, &directives).or_else(|| assigned(&facts, &directives, &params()));
+        let lifetime = explicit(&facts, &directives, true).or_else(|| assigned(&facts, &directives, &params()));
         (lifetime.map(|lifetime| lifetime.duration.as_secs()), initial_age(&facts).as_secs())
     }
 

@@ -8,7 +8,7 @@
 //! told). Beside them: [`tags`] and [`groups`] (what responses are called) and [`purge`] (who may have them forgotten).
 //!
 //! All of it is pure; every refusal is a named reason with a stable token. Not here yet, on purpose: stale answers
-//! (RFC 5861), targeted fields (RFC 9213).
+//! (RFC 5861).
 
 pub mod bypass;
 pub mod cookies;
@@ -25,6 +25,7 @@ pub mod reuse;
 pub mod status;
 pub mod storing;
 pub mod tags;
+pub mod targeted;
 pub mod validation;
 pub mod vary;
 

@@ -13,7 +13,7 @@ use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{self, Freshness, Lifetime, LifetimeSource};
 use super::tags::Tags;
 use super::vary::VaryRule;
-use super::{CacheParams, RequestFacts, ResponseFacts, dates};
+use super::{CacheParams, RequestFacts, ResponseFacts, dates, targeted};
 use crate::policy::validators::EntityTag;
 
 /// Why a response is not stored.
@@ -148,7 +148,7 @@ pub fn decide(
     response: &ResponseFacts<'_>,
     params: &CacheParams,
 ) -> Result<Storable, NotStored> {
-    let directives = ResponseDirectives::parse(response.headers);
+    let (directives, expires_counts) = targeted::directives(response);
     if *request.method != Method::GET {
         return Err(NotStored::Method);
     }
@@ -159,7 +159,7 @@ pub fn decide(
     if content_length(response).is_some_and(|length| length > params.max_object) {
         return Err(NotStored::TooLarge);
     }
-    let lifetime = lifetime(request, response, &directives, params)?;
+    let lifetime = lifetime(request, response, (&directives, expires_counts), params)?;
     let terms = terms(response, &directives, lifetime);
     let arrives_fresh = terms.freshness.is_fresh(response.received);
     if (!arrives_fresh || terms.no_cache) && !has_validator(response) {
@@ -203,7 +203,7 @@ fn permitted(response: &ResponseFacts<'_>, directives: &ResponseDirectives) -> R
 fn lifetime(
     request: &RequestFacts<'_>,
     response: &ResponseFacts<'_>,
-    directives: &ResponseDirectives,
+    (directives, expires_counts): (&ResponseDirectives, bool),
     params: &CacheParams,
 ) -> Result<Lifetime, NotStored> {
     let personal = personal(request, params);
@@ -211,7 +211,7 @@ fn lifetime(
     if personal == Some(Personal::Authorization) && !shared_by_origin {
         return Err(NotStored::Authorization);
     }
-    let explicit = freshness::explicit(response, directives);
+    let explicit = freshness::explicit(response, directives, expires_counts);
     if let Some(personal) = personal {
         return explicit.ok_or(match personal {
             Personal::Authorization => NotStored::Authorization,

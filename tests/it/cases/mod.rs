@@ -62,7 +62,7 @@ use tidegate::clock::{Clock, Now};
 use format::{Case, Exchange, Expected, Side, Step};
 
 /// Fewer cases than this are not all of them.
-const AT_LEAST: usize = 20;
+const AT_LEAST: usize = 250;
 
 /// Most cases that may be played one way only, as a divisor of all.
 const ONE_SIDED: usize = 20;

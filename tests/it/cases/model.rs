@@ -17,7 +17,7 @@ use tidegate::policy::cache::status::{CacheStatus, Forwarded};
 use tidegate::policy::cache::storing::{self, Storable, Terms};
 use tidegate::policy::cache::validation::{self, ConditionFacts, StoredView};
 use tidegate::policy::cache::vary::Selecting;
-use tidegate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, cookies};
+use tidegate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, cookies, targeted};
 use tidegate::policy::fields::{self, Identity};
 use tidegate::policy::uri::{self, NormalUri};
 use tidegate::store::HIT_FOR_MISS;
@@ -142,6 +142,7 @@ impl Player for Model {
         let answer = self.run(&request, &Farm { script, clock }, &mut cache);
         let (status, mut headers, body, complete) = answer;
         if let Some(cache) = cache {
+            targeted::remove(&mut headers);
             cache.add_to(&mut headers);
         }
         let body =
