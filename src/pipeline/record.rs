@@ -18,6 +18,7 @@ use crate::policy::cache::status::CacheStatus;
 pub struct Record {
     worker: Rc<Worker>,
     access: AccessRecord,
+    cache_why: Option<(&'static str, &'static str)>,
 }
 
 impl Record {
@@ -32,6 +33,7 @@ impl Record {
         access.method = Some(head.method);
         access.request_id = Some(request_id);
         access.status = status;
+        let cache_why = cache.as_ref().map(CacheStatus::why);
         access.cache = cache.as_ref().map(CacheStatus::result);
         access.cache_detail = cache.as_ref().and_then(|cache| cache.detail);
         access.route = route.map(|route| Arc::clone(&route.name));
@@ -42,7 +44,7 @@ impl Record {
         access.reason = error.map(|error| error.kind.row().reason);
         worker.access_log.capture_request(&mut access, &head.headers);
         worker.access_log.capture_response(&mut access, fields);
-        Self { worker, access }
+        Self { worker, access, cache_why }
     }
 
     /// Writes the record of an exchange whose client went away before it was answered.
@@ -58,7 +60,7 @@ impl Record {
         let row = error.kind.row();
         access.status = row.status;
         access.reason = Some(row.reason);
-        Self { worker: Rc::clone(worker), access }
+        Self { worker: Rc::clone(worker), access, cache_why: None }
     }
 
     /// The response has left, or the connection broke under it: counts and logs the exchange.
@@ -73,6 +75,7 @@ impl Record {
             route: access.route.as_deref(),
             status: access.status,
             cache: access.cache,
+            cache_why: self.cache_why,
             bytes: access.bytes,
             duration: access.duration,
             reason: access.reason,

@@ -49,6 +49,8 @@ const BUCKETS: [(u64, &str); 14] = [
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// `cache` labels; the last stands for tokens not listed, the first for routes without a cache.
 const CACHE_RESULTS: [&str; 8] = ["none", "hit", "stale", "revalidated", "miss", "bypass", "collapsed", "other"];
+/// `cache` results for which the farm was not asked anew.
+const HITS: [&str; 3] = ["hit", "stale", "collapsed"];
 /// Label of what has no counters of its own.
 const OTHER: &str = "other";
 
@@ -63,6 +65,8 @@ pub struct ExchangeOutcome<'a> {
     pub status: StatusCode,
     /// The access record's `cache` token.
     pub cache: Option<&'static str>,
+    /// Why the cache did not answer by itself, and the reason behind that: tokens of closed lists, empty for none.
+    pub cache_why: Option<(&'static str, &'static str)>,
     /// Body bytes sent.
     pub bytes: u64,
     /// From the complete request head to the last byte out.
@@ -88,6 +92,8 @@ struct Registry {
     exchanges: Blocks,
     reasons: Tokens,
     encodings: Tokens,
+    /// By `ExchangeOutcome::cache_why`: one counter per worker that has met it.
+    cache_whys: BTreeMap<(&'static str, &'static str), Vec<Arc<Counter>>>,
 }
 
 /// By token: one counter per worker that has met it.
@@ -102,7 +108,7 @@ type TokenIndex = RefCell<HashMap<&'static str, Arc<Counter>>>;
 #[repr(align(128))]
 struct Exchanges {
     requests: [[AtomicU64; CACHE_RESULTS.len()]; STATUS_CLASSES.len()],
-    bytes: AtomicU64,
+    bytes: [AtomicU64; CACHE_RESULTS.len()],
     /// Not cumulative yet; those beyond the last bound are only in `requests`.
     durations: [AtomicU64; BUCKETS.len()],
     duration_micros: AtomicU64,
@@ -116,7 +122,7 @@ struct Counter(AtomicU64);
 #[derive(Default)]
 struct Totals {
     requests: [[u64; CACHE_RESULTS.len()]; STATUS_CLASSES.len()],
-    bytes: u64,
+    bytes: [u64; CACHE_RESULTS.len()],
     durations: [u64; BUCKETS.len()],
     duration_micros: u64,
 }
@@ -132,6 +138,7 @@ pub struct WorkerMetrics {
     other: Arc<Exchanges>,
     reasons: TokenIndex,
     encodings: TokenIndex,
+    cache_whys: RefCell<HashMap<(&'static str, &'static str), Arc<Counter>>>,
 }
 
 impl Metrics {
@@ -152,6 +159,7 @@ impl Metrics {
             indexed: Cell::new(0),
             other,
             reasons: RefCell::default(),
+            cache_whys: RefCell::default(),
             encodings: RefCell::default(),
         }
     }
@@ -183,7 +191,7 @@ impl Metrics {
         }
         page.family("tidegate_response_body_bytes_total", Kind::Counter, "Body bytes sent to clients.");
         for (labels, totals) in &totals {
-            page.sample("", labels, totals.bytes);
+            page.sample("", labels, totals.bytes.iter().sum::<u64>());
         }
         page.family(
             "tidegate_request_duration_seconds",
@@ -204,6 +212,18 @@ impl Metrics {
         by_token("tidegate_errors_total", help, "reason", &registry.reasons);
         let help = "Bodies that a content coding was put on; each stored one ideally once.";
         by_token("tidegate_encodings_total", help, "coding", &registry.encodings);
+        let help = "Exchanges on routes with a cache, by why it did not answer by itself and the reason behind that.";
+        page.family("tidegate_cache_requests_total", Kind::Counter, help);
+        for ((forwarded, reason), counters) in &registry.cache_whys {
+            let count: u64 = counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum();
+            page.sample("", &[("forwarded", forwarded), ("reason", reason)], count);
+        }
+        let help =
+            "Part of the exchanges, and of the body bytes, that the cache answered without asking the farm anew.";
+        page.family("tidegate_cache_hit_ratio", Kind::Gauge, help);
+        for (by, ratio) in hit_ratios(totals.iter().map(|(_, totals)| totals)) {
+            page.sample("", &[("by", by)], ratio);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -229,6 +249,9 @@ impl WorkerMetrics {
         if let Some(reason) = outcome.reason {
             self.reason(reason);
         }
+        if let Some(why) = outcome.cache_why {
+            self.cache_why(why);
+        }
     }
 
     /// Counts a failure that belongs to no exchange of its own (a refused connection, a failed handshake).
@@ -246,6 +269,16 @@ impl WorkerMetrics {
         let counter = index.entry(token).or_insert_with(|| {
             let counter = Arc::<Counter>::default();
             family(&mut self.metrics.lock()).entry(token).or_default().push(counter.clone());
+            counter
+        });
+        counter.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn cache_why(&self, why: (&'static str, &'static str)) {
+        let mut whys = self.cache_whys.borrow_mut();
+        let counter = whys.entry(why).or_insert_with(|| {
+            let counter = Arc::<Counter>::default();
+            self.metrics.lock().cache_whys.entry(why).or_default().push(counter.clone());
             counter
         });
         counter.0.fetch_add(1, Ordering::Relaxed);
@@ -288,7 +321,7 @@ impl Exchanges {
         add(self.requests.get(class).and_then(|results| results.get(cache)), 1);
         add(self.durations.get(bucket), 1);
         add(Some(&self.duration_micros), micros);
-        add(Some(&self.bytes), outcome.bytes);
+        add(self.bytes.get(cache), outcome.bytes);
     }
 }
 
@@ -298,8 +331,8 @@ impl Totals {
         blocks.fold(Self::default(), |mut totals, block| {
             let requests = totals.requests.as_flattened_mut().iter_mut().zip(block.requests.as_flattened());
             let durations = totals.durations.iter_mut().zip(&block.durations);
-            requests.chain(durations).for_each(|(total, counter)| sum(total, counter));
-            sum(&mut totals.bytes, &block.bytes);
+            let bytes = totals.bytes.iter_mut().zip(&block.bytes);
+            requests.chain(durations).chain(bytes).for_each(|(total, counter)| sum(total, counter));
             sum(&mut totals.duration_micros, &block.duration_micros);
             totals
         })
@@ -331,6 +364,23 @@ impl Totals {
     }
 }
 
+/// By requests and by bytes, over routes with a cache; what nobody asked for yet has no ratio.
+fn hit_ratios<'a>(totals: impl Iterator<Item = &'a Totals>) -> Vec<(&'static str, f64)> {
+    let mut sums = [[0_u64; 2]; 2];
+    for totals in totals {
+        for (place, result) in CACHE_RESULTS.iter().enumerate().filter(|(_, result)| **result != "none") {
+            let requests: u64 = totals.requests.iter().filter_map(|results| results.get(place)).sum();
+            let bytes = totals.bytes.get(place).copied().unwrap_or_default();
+            for ([hits, all], count) in sums.iter_mut().map(|[hits, all]| [hits, all]).zip([requests, bytes]) {
+                *all += count;
+                *hits += if HITS.contains(result) { count } else { 0 };
+            }
+        }
+    }
+    let sums = ["requests", "bytes"].into_iter().zip(sums);
+    sums.filter(|(_, [_, all])| *all > 0).map(|(by, [hits, all])| (by, hits as f64 / all as f64)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,6 +393,7 @@ mod tests {
             route,
             status: StatusCode::OK,
             cache: None,
+            cache_why: None,
             bytes: 10,
             duration: Duration::from_millis(2),
             reason: None,
@@ -375,8 +426,13 @@ mod tests {
         let (one, two) = (metrics.worker(), metrics.worker());
         one.observe(&outcome("https", Some("static")));
         one.observe(&ExchangeOutcome { cache: Some("hit"), ..outcome("https", Some("static")) });
-        two.observe(&ExchangeOutcome { cache: Some("hit"), ..outcome("https", Some("static")) });
-        two.observe(&ExchangeOutcome { cache: Some("new token"), ..outcome("https", Some("static")) });
+        two.observe(&ExchangeOutcome {
+            cache: Some("hit"),
+            cache_why: Some(("none", "")),
+            ..outcome("https", Some("static"))
+        });
+        let why = Some(("uri-miss", "private"));
+        two.observe(&ExchangeOutcome { cache: Some("new token"), cache_why: why, ..outcome("https", Some("static")) });
         let failed = ExchangeOutcome {
             status: StatusCode::BAD_GATEWAY,
             duration: Duration::from_secs(61),
@@ -394,6 +450,10 @@ mod tests {
         check(&format!(r#"tidegate_requests_total{{{pair},status="2xx",cache="hit"}}"#), 2.0);
         check(&format!(r#"tidegate_requests_total{{{pair},status="2xx",cache="other"}}"#), 1.0);
         check(&format!("tidegate_response_body_bytes_total{{{pair}}}"), 40.0);
+        check(r#"tidegate_cache_requests_total{forwarded="uri-miss",reason="private"}"#, 1.0);
+        check(r#"tidegate_cache_requests_total{forwarded="none",reason=""}"#, 1.0);
+        check(r#"tidegate_cache_hit_ratio{by="requests"}"#, 2.0 / 3.0);
+        check(r#"tidegate_cache_hit_ratio{by="bytes"}"#, 20.0 / 30.0);
         check(&format!(r#"tidegate_request_duration_seconds_bucket{{{pair},le="0.001"}}"#), 0.0);
         check(&format!(r#"tidegate_request_duration_seconds_bucket{{{pair},le="0.0025"}}"#), 4.0);
         check(&format!(r#"tidegate_request_duration_seconds_bucket{{{pair},le="+Inf"}}"#), 4.0);

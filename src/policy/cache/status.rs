@@ -128,6 +128,12 @@ impl CacheStatus<'_> {
         }
     }
 
+    /// Why it was forwarded and the token behind that, for metrics: `none` for a hit, empty where there is no reason.
+    #[must_use]
+    pub fn why(&self) -> (&'static str, &'static str) {
+        (self.forwarded.map_or("none", Forwarded::token), self.detail.unwrap_or_default())
+    }
+
     /// Adds both fields to a response on its way to the client: behind what caches nearer the origin said in
     /// `Cache-Status` (§2), in place of their `X-Cache`.
     pub fn add_to(&self, response: &mut HeaderMap) {
