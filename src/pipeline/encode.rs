@@ -283,7 +283,11 @@ impl Kept<'_> {
             Ok(making) => {
                 let Some(reader) = making.filling().reader() else { return plan.apply(worker, source) };
                 let coded = plan.apply(worker, source);
-                tokio::task::spawn_local(fill::pump(making, coded, self.alone, || true, |_| ()));
+                let alone = self.alone;
+                tokio::task::spawn_local(async move {
+                    // Why it was not kept is in the log; its readers have got it as it came.
+                    let _not_kept = fill::pump(making, coded, alone, || true, |_| ()).await;
+                });
                 Body::Spool(reader)
             }
             Err((lead, reason)) => {

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderValue, PRAGMA, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -14,15 +14,21 @@ use super::context::{Exchange, Trace};
 use super::fill::{self, Alone};
 use super::forward::{self, Order, Reply};
 use super::rewrite;
-use super::worker::Worker;
-use crate::body::{Response, SpoolReader};
+use super::worker::{RefreshSlot, Worker};
+use crate::body::{Body, Response, Sequence, SpoolReader};
+use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
+use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::CacheKey;
+use crate::policy::cache::stale::{self, Grant, Trouble};
 use crate::policy::cache::storing::{self, NotStored, Storable};
 use crate::policy::cache::vary::Selecting;
-use crate::policy::cache::{RequestFacts, ResponseFacts, validation};
+use crate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, validation};
 use crate::snapshot::{CachePolicy, Route};
-use crate::store::{Base, FetchLead, Fetched, Filling, Head, NotKept};
+use crate::store::{Base, FetchLead, Fetched, Filling, Head, NotKept, RefreshTurn, Store};
+
+/// Detail of an exchange whose fetch failed; why, `Proxy-Status` says.
+pub(super) const FAILED: &str = "fetch_failed";
 
 /// Why what a 304 confirms is not freshened: it is stored no more, or was purged since it was asked about.
 const GONE: &str = "gone";
@@ -44,10 +50,28 @@ pub(super) struct Job {
     pub(super) path: Box<str>,
     /// The client's fields, cookies stripped: what `Vary` selects by.
     pub(super) request: HeaderMap,
+    /// What the client says to caches: whether it would take a stored response in place of an error.
+    pub(super) directives: RequestDirectives,
     /// The stored response to be validated.
     pub(super) validating: Option<Arc<Base>>,
     /// What becomes of it when nobody waits for it any more.
     pub(super) alone: Alone,
+    /// Whether anybody waits for it.
+    pub(super) behind: Behind,
+}
+
+/// What a fetch runs behind.
+pub(super) enum Behind {
+    /// Nothing: the client that caused it waits for it.
+    Nobody,
+    /// An answer from the store: nobody waits. Held until the fetch has ended, body and all.
+    Answer { _turn: RefreshTurn, _slot: RefreshSlot },
+}
+
+impl Behind {
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::Answer { .. })
+    }
 }
 
 impl Job {
@@ -75,9 +99,21 @@ impl Job {
             key,
             path: exchange.uri.path().into(),
             request,
+            directives: policy.params.directives(&exchange.head.headers),
             validating,
             alone: Alone::of(&policy.params),
+            behind: Behind::Nobody,
         })
+    }
+
+    /// The same behind an answer. Neither a part nor a head alone could be kept, and what the client said to caches it said
+    /// about its own answer.
+    pub(super) fn behind(mut self, turn: RefreshTurn, slot: RefreshSlot) -> Self {
+        self.order.request.method = Method::GET;
+        for name in [RANGE, CACHE_CONTROL, PRAGMA] {
+            self.order.request.headers.remove(name);
+        }
+        Self { behind: Behind::Answer { _turn: turn, _slot: slot }, ..self }
     }
 }
 
@@ -99,6 +135,8 @@ pub(super) enum Landed {
     Filling(Arc<Filling>, SpoolReader),
     /// The stored response, confirmed.
     Validated(Arc<Base>),
+    /// The stored response, in place of the answer that the origin in its trouble could not give.
+    Stale(Arc<Base>, Grant),
     /// A response for this client alone.
     Alone(Response),
 }
@@ -130,14 +168,14 @@ fn accept_encoding(route: &Route) -> HeaderValue {
 }
 
 async fn run(job: Job, mut report: oneshot::Sender<Report>) {
-    let Job { worker, route, policy, order, lead, key, path, request, validating, alone } = job;
+    let Job { worker, route, policy, order, lead, key, path, request, directives, validating, alone, behind } = job;
     let mut trace = Trace::default();
     let answer = {
-        let mut asking = std::pin::pin!(ask(&worker, &route, order, validating, &mut trace));
+        let mut asking = std::pin::pin!(ask(&worker, &route, order, validating.clone(), &mut trace));
         tokio::select! {
             biased;
             answer = &mut asking => answer,
-            () = report.closed(), if alone == Alone::Stops => {
+            () = report.closed(), if alone == Alone::Stops && !behind.is_answer() => {
                 if !lead.is_followed() {
                     return;
                 }
@@ -145,10 +183,29 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
             }
         }
     };
+    let standby = validating.map(|base| Standby { base, directives, params: &policy.params, behind: &behind });
+    let alone = if behind.is_answer() { Alone::GoesOn } else { alone };
     let judge = Judge { worker: &worker, route: &route, policy: &policy, path: &path, request: &request, alone };
+    let trouble = match &answer {
+        Ok(Answer::Confirmed(..)) => None,
+        Ok(Answer::New(reply)) => Trouble::of_status(reply.response.status),
+        Err(error) => Trouble::of_error(error.kind),
+    };
+    if let (Some(standby), Some(trouble)) = (&standby, trouble)
+        && let Some(grant) = standby.relieve(trouble, worker.now())
+    {
+        let status = answer.as_ref().ok().map(|answer| answer.status());
+        match answer {
+            // A follower for whom nothing stored may answer goes alone: the error has a body of its own.
+            Ok(_) => lead.release(ORIGIN_ERROR),
+            Err(error) => lead.fail(error),
+        }
+        return tell(report, Ok(Landed::Stale(Arc::clone(&standby.base), grant)), trace, status, Err(ORIGIN_ERROR));
+    }
     match answer {
         Ok(Answer::Confirmed(base, reply)) => {
             let (base, kept) = judge.freshen(&base, &reply, &key, lead.epoch());
+            base.life().recover();
             match kept {
                 // Purged or evicted meanwhile: whoever waits may have asked after that, and must ask again.
                 Err(GONE) => drop(lead),
@@ -157,13 +214,75 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
             }
             tell(report, Ok(Landed::Validated(base)), trace, Some(StatusCode::NOT_MODIFIED), kept);
         }
-        Ok(Answer::New(reply)) => judge.take_in(reply, lead, key, report, trace).await,
+        Ok(Answer::New(reply)) => judge.take_in(reply, lead, key, standby.as_ref(), report, trace).await,
         Err(error) => {
             lead.fail(error);
-            tell(report, Err(error), trace, None, Err("fetch_failed"));
+            tell(report, Err(error), trace, None, Err(FAILED));
         }
     }
 }
+
+/// Followers of a fetch that was answered with an error are released with this reason, where they do not get what is
+/// stored instead.
+const ORIGIN_ERROR: &str = "origin_error";
+
+/// The stored response behind a fetch, ready to stand in for the answer.
+struct Standby<'a> {
+    base: Arc<Base>,
+    directives: RequestDirectives,
+    params: &'a CacheParams,
+    behind: &'a Behind,
+}
+
+impl Standby<'_> {
+    /// Notes the trouble, and says what allows the stored response to answer in its place; behind an answer it has done so
+    /// already, and stays.
+    fn relieve(&self, trouble: Trouble, now: Now) -> Option<Grant> {
+        self.base.life().set_back(Some(trouble), now);
+        self.grant(trouble, now).or(self.behind.is_answer().then_some(Grant::WhileRevalidate))
+    }
+
+    fn grant(&self, trouble: Trouble, now: Now) -> Option<Grant> {
+        stale::in_trouble(&self.base.terms(), &self.directives, self.params, trouble, now).ok()
+    }
+
+    /// The origin has an answer that is not stored: what is stored is outdated where that says something about the
+    /// resource and not about this one request.
+    fn superseded(&self, store: &Store, reason: NotStored, now: Now) {
+        if reason.is_lasting() {
+            store.discard(&self.base);
+        } else {
+            self.base.life().set_back(None, now);
+        }
+    }
+
+    /// Reads as much of `body` as shows that it is usable, where the stored response could answer in its place: all of a
+    /// short one, the first piece of any other.
+    ///
+    /// # Errors
+    /// The body broke off within that.
+    async fn try_out(&self, mut body: Body, now: Now) -> Result<Body, ProxyError> {
+        if self.grant(Trouble::CutOff, now).is_none() {
+            return Ok(body);
+        }
+        // Of a body of unknown or great length the first piece is enough.
+        let mut wanted = body.exact_len().filter(|length| *length <= TRIED_OUT).unwrap_or(1);
+        let mut read = Vec::new();
+        while wanted > 0
+            && let Some(frame) = body.frame().await
+        {
+            // Trailers this early end a body without content; they describe nothing, and are left out.
+            let Ok(chunk) = frame?.into_data() else { break };
+            wanted = wanted.saturating_sub(chunk.len() as u64);
+            read.push(Body::full(chunk));
+        }
+        Ok(Body::stream(Sequence::new(read.into_iter().chain([body]))))
+    }
+}
+
+/// Longest body that is read to its end before its head is believed, while a stored response stands by: what arrives in
+/// a few reads anyway, so that waiting for it costs nothing worth speaking of.
+const TRIED_OUT: u64 = 64 * 1024;
 
 /// What the origin said.
 enum Answer {
@@ -171,6 +290,14 @@ enum Answer {
     Confirmed(Arc<Base>, Reply),
     /// A response of its own.
     New(Reply),
+}
+
+impl Answer {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Confirmed(_, reply) | Self::New(reply) => reply.response.status,
+        }
+    }
 }
 
 /// Asks the origin for the response, or whether the stored one still holds (RFC 9111 §4.3.1).
@@ -265,6 +392,7 @@ impl Judge<'_> {
         reply: Reply,
         lead: FetchLead,
         key: CacheKey,
+        standby: Option<&Standby<'_>>,
         report: oneshot::Sender<Report>,
         trace: Trace,
     ) {
@@ -281,10 +409,24 @@ impl Judge<'_> {
                 if reason.is_lasting() {
                     store.remember_refusal(key.hash, reason.token(), reply.received);
                 }
+                if let Some(standby) = standby {
+                    standby.superseded(store, reason, reply.received);
+                }
                 return alone(lead, reason.token(), rewritten.response, report);
             }
         };
-        let Response { status, headers, body, .. } = rewritten.response;
+        let Response { status, headers, mut body, .. } = rewritten.response;
+        if let Some(standby) = standby {
+            body = match standby.try_out(body, reply.received).await {
+                Ok(body) => body,
+                Err(error) => {
+                    let grant = standby.relieve(Trouble::CutOff, self.worker.now());
+                    lead.fail(error);
+                    let landed = grant.map(|grant| Landed::Stale(Arc::clone(&standby.base), grant)).ok_or(error);
+                    return tell(report, landed, trace, Some(status), Err(ORIGIN_ERROR));
+                }
+            };
+        }
         let head = self.head(status, headers, &storable);
         let bounds = (body.exact_len(), self.policy.params.max_object);
         let primary = key.hash;
@@ -302,9 +444,16 @@ impl Judge<'_> {
                         store.remember_refusal(primary, reason.token(), self.worker.now());
                     }
                 };
-                fill::pump(fill, body, self.alone, faultless, refused).await;
+                let kept = fill::pump(fill, body, self.alone, faultless, refused).await;
+                if let (Some(standby), Err(reason)) = (standby, kept) {
+                    let trouble = (reason == NotKept::CutShort).then_some(Trouble::CutOff);
+                    standby.base.life().set_back(trouble, self.worker.now());
+                }
             }
             Err((lead, reason)) => {
+                if let Some(standby) = standby {
+                    standby.base.life().set_back(None, reply.received);
+                }
                 let mut response = Response::new(head.status, body);
                 response.headers = head.headers;
                 if reason == NotKept::Invalidated {

@@ -38,18 +38,21 @@ const LAG: Duration = Duration::from_secs(1);
 
 /// Pumps `body` into `sink`, at the speed of the source while everything is kept, at that of its readers otherwise. `faultless` is asked at the end: a body whose transformation failed half way has reached its readers as it
 /// could, but is not kept. `refused` is told as soon as it is clear that a body will not be kept.
+///
+/// # Errors
+/// Why the body was not kept.
 pub(super) async fn pump(
     mut sink: impl Sink,
     mut body: Body,
     alone: Alone,
     faultless: impl Fn() -> bool,
     mut refused: impl FnMut(NotKept),
-) {
+) -> Result<(), NotKept> {
     let mut told = false;
     let mut trailers = None;
     loop {
         if !room(&mut sink).await {
-            return;
+            return Err(sink.refused().unwrap_or(NotKept::CutShort));
         }
         let frame = poll_fn(|cx| {
             if alone == Alone::Stops && sink.poll_abandoned(cx).is_ready() {
@@ -57,7 +60,7 @@ pub(super) async fn pump(
             }
             Pin::new(&mut body).poll_frame(cx).map(Some)
         });
-        let Some(frame) = frame.await else { return };
+        let Some(frame) = frame.await else { return Err(sink.refused().unwrap_or(NotKept::CutShort)) };
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(chunk) => {
@@ -69,14 +72,15 @@ pub(super) async fn pump(
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             },
-            Some(Err(error)) => return sink.fail(error),
+            Some(Err(error)) => {
+                sink.fail(error);
+                return Err(NotKept::CutShort);
+            }
             None => break,
         }
     }
-    let not_kept = if faultless() { sink.finish(trailers).err() } else { Some(sink.finish_unkept(trailers)) };
-    if let Some(reason) = not_kept {
-        tracing::debug!(reason = reason.token(), "a response was not kept");
-    }
+    let kept = if faultless() { sink.finish(trailers).map(|_| ()) } else { Err(sink.finish_unkept(trailers)) };
+    kept.inspect_err(|reason| tracing::debug!(reason = reason.token(), "a response was not kept"))
 }
 
 /// Waits until `sink` takes more, and cuts whoever keeps it from doing so for too long; false when nobody wants more.

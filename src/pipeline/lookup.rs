@@ -1,6 +1,7 @@
 //! From the store, from a fetch that is under way, or from a fetch begun here.
 //!
-//! The stage goes round: find, decide, join. A round ends with an answer, with the decision to go alone, or because the
+//! A stored response that is fresh, or may answer although it is not, answers at once; where it should be fetched anew,
+//! that happens behind the answer. Else the stage goes round: find, decide, join. A round ends with an answer, with the decision to go alone, or because the
 //! world changed meanwhile (a leader went away, a response turned out to vary); the number of rounds is bounded, and
 //! whoever runs out of them goes alone.
 
@@ -19,6 +20,7 @@ use crate::policy::cache::cookies;
 use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::{self, CacheKey, KeyFacts};
 use crate::policy::cache::reuse::{self, Reuse};
+use crate::policy::cache::stale::{self, Grant, NotStale, Stale, StaleFacts};
 use crate::policy::cache::status::{CacheStatus, Forwarded};
 use crate::policy::cache::storing::Terms;
 use crate::snapshot::{CachePolicy, Route};
@@ -52,7 +54,7 @@ enum Step {
 pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<Found, ProxyError> {
     let Some(policy) = route.cache.clone() else { return Ok(Found::Forward(None)) };
     cookies::strip(&mut exchange.head.headers, &policy.params.strip_cookies);
-    let directives = RequestDirectives::parse(&exchange.head.headers);
+    let directives = policy.params.directives(&exchange.head.headers);
     let participation = bypass::decide(&request_facts(exchange), &directives, &policy.params);
     if let Participation::Bypass(reason) = participation {
         let forwarded = if reason == Bypass::Method { Forwarded::Method } else { Forwarded::Bypass };
@@ -85,11 +87,18 @@ impl Lookup<'_> {
         let (forwarded, variant, stored) = match store.find(self.key.hash, &exchange.head.headers, rules) {
             store::Found::Base(base) => match reuse::decide(&base.terms(), &self.directives, exchange.now) {
                 Reuse::Fresh => return Ok(Step::Done(hit(exchange, base))),
-                Reuse::OnlyIfCached(_) => return Err(only_if_cached()),
-                Reuse::Validate(why) => {
-                    let forwarded = if why.is_wish() { Forwarded::Request } else { Forwarded::Stale };
+                needs @ (Reuse::OnlyIfCached(why) | Reuse::Validate(why)) => {
+                    if let Ok(stale) = self.stale(&base, exchange.now) {
+                        if stale.refresh {
+                            self.refresh(exchange, &base);
+                        }
+                        return Ok(Step::Done(stale_hit(exchange, base, stale.grant, CacheStatus::default())));
+                    }
+                    if matches!(needs, Reuse::OnlyIfCached(_)) {
+                        return Err(only_if_cached());
+                    }
                     let variant = base.head().selecting.hash(store.seeds());
-                    (forwarded, variant, Some(base))
+                    (Forwarded::from(why), variant, Some(base))
                 }
             },
             store::Found::OtherVariants(variant) => (Forwarded::VaryMiss, variant, None),
@@ -108,12 +117,12 @@ impl Lookup<'_> {
         }
         if is_part && stored.is_none() {
             return match store.follow(&self.key, variant) {
-                Some(handle) => self.follow(exchange, handle, forwarded).await,
+                Some(handle) => self.follow(exchange, handle, forwarded, None).await,
                 None => self.part(exchange, variant, forwarded).await,
             };
         }
         match store.join(&self.key, variant) {
-            Joined::Follower(handle) => self.follow(exchange, handle, forwarded).await,
+            Joined::Follower(handle) => self.follow(exchange, handle, forwarded, stored).await,
             Joined::Leader(lead) => {
                 // The fetch one would have followed may have ended between the look and the join.
                 if stored.is_none()
@@ -133,10 +142,19 @@ impl Lookup<'_> {
         exchange: &mut Exchange,
         handle: FollowHandle<Fetched>,
         forwarded: Forwarded,
+        stored: Option<Arc<Base>>,
     ) -> Result<Step, ProxyError> {
+        let outcome = handle.outcome().await;
+        if matches!(outcome, Outcome::Failed(_) | Outcome::Released(_))
+            && let Some(base) = stored
+            && let Ok(stale) = self.stale(&base, exchange.worker.now())
+        {
+            let status = CacheStatus { forwarded: Some(forwarded), collapsed: true, ..CacheStatus::default() };
+            return Ok(Step::Done(stale_hit(exchange, base, stale.grant, status)));
+        }
         let request = &exchange.head.headers;
         let rules = rewrite::fingerprint(self.route);
-        match handle.outcome().await {
+        match outcome {
             Outcome::Shared(Fetched::Filling(filling)) if filling.serves(request, rules) => {
                 if reuse::decide(&filling.head().terms, &self.directives, exchange.worker.now()) != Reuse::Fresh {
                     return Ok(Step::Done(alone(exchange, forwarded, store::NOT_SHAREABLE)));
@@ -157,7 +175,7 @@ impl Lookup<'_> {
                 Ok(Step::Done(Found::Selected(Selected::Stored(base))))
             }
             Outcome::Released(reason) => Ok(Step::Done(alone(exchange, forwarded, reason))),
-            Outcome::Failed(error) => Err(error),
+            Outcome::Failed(error) => Err(failed(exchange, forwarded, error)),
             Outcome::LeaderGone => Ok(Step::Again(None)),
         }
     }
@@ -173,6 +191,15 @@ impl Lookup<'_> {
         let job = Job::new(exchange, self.route, self.policy, self.key.clone(), lead, validating)?;
         let Ok(report) = fetch::start(job).await else { return Ok(Step::Again(None)) };
         exchange.trace = report.trace;
+        let landed = match report.landed {
+            Ok(landed) => landed,
+            Err(error) => return Err(failed(exchange, forwarded, error)),
+        };
+        if let Landed::Stale(base, grant) = landed {
+            let (forwarded, forwarded_status) = (Some(forwarded), report.forwarded_status);
+            let status = CacheStatus { forwarded, forwarded_status, ..CacheStatus::default() };
+            return Ok(Step::Done(stale_hit(exchange, base, grant, status)));
+        }
         exchange.cache = Some(CacheStatus {
             forwarded: Some(forwarded),
             forwarded_status: report.forwarded_status,
@@ -180,14 +207,14 @@ impl Lookup<'_> {
             detail: report.detail,
             ..CacheStatus::default()
         });
-        let selected = match report.landed? {
+        let selected = match landed {
             Landed::Filling(filling, mut reader) => {
                 if !range::is_near(exchange, &filling, &mut reader).await {
                     return Ok(Step::Done(alone(exchange, forwarded, FAR)));
                 }
                 Selected::Filling(filling, reader)
             }
-            Landed::Validated(base) => Selected::Stored(base),
+            Landed::Validated(base) | Landed::Stale(base, _) => Selected::Stored(base),
             Landed::Alone(response) => Selected::Alone(response),
         };
         Ok(Step::Done(Found::Selected(selected)))
@@ -219,6 +246,42 @@ impl Lookup<'_> {
         let behind = Behind { policy: Arc::clone(self.policy), key: self.key.clone(), variant, lead };
         Ok(Step::Done(Found::Forward(Some(behind))))
     }
+
+    /// Whether a stored response that should be validated may answer without that.
+    fn stale(&self, base: &Base, now: Now) -> Result<Stale, NotStale> {
+        let terms = base.terms();
+        let facts = StaleFacts { terms: &terms, request: &self.directives, setback: base.life().setback() };
+        stale::at_once(&facts, &self.policy.params, now)
+    }
+
+    /// Has a stored response fetched anew behind this answer, unless somebody does so already, or this worker has enough
+    /// of such fetches under way: then a later request brings it about.
+    fn refresh(&self, exchange: &Exchange, base: &Arc<Base>) {
+        if self.participation == Participation::ReuseOnly(ReuseOnly::RequestNoStore) {
+            return;
+        }
+        let store = &exchange.worker.shared.store;
+        let Some(turn) = base.life().take_turn() else { return };
+        let Some(slot) = exchange.worker.refresh_slot() else { return };
+        let Joined::Leader(lead) = store.join(&self.key, base.head().selecting.hash(store.seeds())) else { return };
+        let stored = Some(Arc::clone(base));
+        let Ok(job) = Job::new(exchange, self.route, self.policy, self.key.clone(), lead, stored) else { return };
+        // Nobody waits for the report; the fetch goes its way whatever becomes of this exchange.
+        drop(fetch::start(job.behind(turn, slot)));
+    }
+}
+
+/// A stored response in place of the one the origin should have given.
+fn stale_hit(exchange: &mut Exchange, base: Arc<Base>, grant: Grant, status: CacheStatus<'static>) -> Found {
+    let ttl = Some(base.head().terms.freshness.ttl(exchange.worker.now()));
+    exchange.cache = Some(CacheStatus { ttl, stale: true, detail: Some(grant.token()), ..status });
+    Found::Selected(Selected::Stored(base))
+}
+
+/// The fetch failed, and nothing stored may stand in for it.
+fn failed(exchange: &mut Exchange, forwarded: Forwarded, error: ProxyError) -> ProxyError {
+    exchange.cache = Some(passed(forwarded, fetch::FAILED));
+    error
 }
 
 fn hit(exchange: &mut Exchange, base: Arc<Base>) -> Found {

@@ -48,6 +48,20 @@ pub struct Worker {
     pub behind: Arc<Semaphore>,
     snapshot: RefCell<arc_swap::cache::Cache<SnapshotSource, Arc<Snapshot>>>,
     random: Cell<u64>,
+    refreshes: Cell<usize>,
+}
+
+/// Most fetches behind answers that one worker makes at a time. Each holds an upstream connection: they must not crowd
+/// out the requests somebody waits for, and what is not begun now is begun by the next request.
+const MAX_REFRESHES: usize = 64;
+
+/// One of [`MAX_REFRESHES`], until it is dropped.
+pub(super) struct RefreshSlot(Rc<Worker>);
+
+impl Drop for RefreshSlot {
+    fn drop(&mut self) {
+        self.0.refreshes.set(self.0.refreshes.get() - 1);
+    }
 }
 
 /// Lets the cache reach the `ArcSwap` through the shared handle.
@@ -75,7 +89,17 @@ impl Worker {
             behind: Arc::new(Semaphore::new(MAX_BEHIND)),
             snapshot: RefCell::new(arc_swap::cache::Cache::new(source)),
             random: Cell::new(seed),
+            refreshes: Cell::new(0),
         }
+    }
+
+    /// The right to fetch something behind an answer; `None` when [`MAX_REFRESHES`] are under way.
+    pub(super) fn refresh_slot(self: &Rc<Self>) -> Option<RefreshSlot> {
+        let under_way = self.refreshes.get();
+        (under_way < MAX_REFRESHES).then(|| {
+            self.refreshes.set(under_way + 1);
+            RefreshSlot(Rc::clone(self))
+        })
     }
 
     /// Takes up a published snapshot: lets go of connections to endpoints it no longer has.

@@ -10,7 +10,10 @@ use super::index::{ENTRY_BYTES, Mark};
 use super::ledger::{Charge, Share, lock};
 use super::memory::Place;
 use crate::body::StoredBody;
+use crate::clock::Now;
 use crate::policy::cache::key::{CacheKey, Seeds};
+use crate::policy::cache::refresh::Setback;
+use crate::policy::cache::stale::Trouble;
 use crate::policy::cache::storing::Terms;
 use crate::policy::cache::tags::Tags;
 use crate::policy::cache::validation::StoredView;
@@ -164,6 +167,10 @@ pub struct Life {
     softened: AtomicU64,
     hits: AtomicU64,
     charge: Charge,
+    /// What became of the last try to fetch it anew, where that failed. Looked at only where it cannot answer as it is.
+    setback: Mutex<Option<Setback>>,
+    /// Somebody fetches it anew behind its answers.
+    refreshing: AtomicBool,
     /// Guards `dead` against a child that is adopted, or a mark that is entered, while it dies.
     belongings: Mutex<Belongings>,
 }
@@ -190,6 +197,8 @@ impl Life {
             softened: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             charge: Charge::new(share.clone()),
+            setback: Mutex::default(),
+            refreshing: AtomicBool::new(false),
             belongings: Mutex::default(),
         }
     }
@@ -271,6 +280,31 @@ impl Life {
         self.dead.load(Ordering::Acquire)
     }
 
+    /// The last failure to fetch it anew; `None` since it was confirmed, or from the start.
+    #[must_use]
+    pub fn setback(&self) -> Option<Setback> {
+        *lock(&self.setback)
+    }
+
+    /// Notes that fetching it anew failed, and of what the origin suffers.
+    pub fn set_back(&self, trouble: Option<Trouble>, now: Now) {
+        let mut place = lock(&self.setback);
+        *place = Some(Setback::after(*place, trouble, now));
+    }
+
+    /// Notes that the origin is well: it has confirmed this response.
+    pub fn recover(&self) {
+        *lock(&self.setback) = None;
+    }
+
+    /// The right to fetch it anew behind its answers, until the turn is dropped; `None` while somebody else has it. Cost:
+    /// one atomic.
+    #[must_use]
+    pub fn take_turn(self: &Arc<Self>) -> Option<RefreshTurn> {
+        let taken = self.refreshing.swap(true, Ordering::AcqRel);
+        (!taken).then(|| RefreshTurn(self.clone()))
+    }
+
     pub(super) fn touch(&self) {
         self.hits.fetch_add(1, Ordering::Relaxed);
     }
@@ -321,6 +355,16 @@ impl Life {
             return true;
         }
         known
+    }
+}
+
+/// See [`Life::take_turn`].
+#[derive(Debug)]
+pub struct RefreshTurn(Arc<Life>);
+
+impl Drop for RefreshTurn {
+    fn drop(&mut self) {
+        self.0.refreshing.store(false, Ordering::Release);
     }
 }
 

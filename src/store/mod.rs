@@ -34,7 +34,7 @@ use http::HeaderMap;
 use crate::clock::Now;
 use crate::policy::cache::key::{CacheKey, Seeds};
 
-pub use base::{Base, Head, Life, MAX_VARIANTS};
+pub use base::{Base, Head, Life, MAX_VARIANTS, RefreshTurn};
 pub use child::{Child, ChildKind, MAX_CHILDREN};
 pub use fill::{ChildFill, ChildFilling, Fetched, Fill, Filling, NOT_SHAREABLE, NotKept, Sink};
 pub use flight::{Done, Flights, FollowHandle, Joinable, Joined, Landing, LeadGuard, Outcome};
@@ -265,6 +265,12 @@ impl Store {
             Some(Entry::Refusal { reason, until }) if now.mono < until.mono => Some(*reason),
             _ => None,
         }
+    }
+
+    /// Removes one response: the origin has said something newer that is not stored. False when it was gone already.
+    pub fn discard(&self, base: &Base) -> bool {
+        let life = base.life();
+        self.remove(Place::Primary(life.key().hash), |kept| kept.life().id() == life.id()) > 0
     }
 
     /// What the store holds now.

@@ -36,7 +36,15 @@ fn head(lifetime: u64) -> Head {
     Head {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
-        terms: Terms { freshness, no_cache: false, must_revalidate: false, purged: false },
+        terms: Terms {
+            freshness,
+            no_cache: false,
+            must_revalidate: false,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            took: Duration::ZERO,
+            purged: false,
+        },
         selecting: Selecting::default(),
         tags: Tags::default(),
         rules: 0,

@@ -26,6 +26,14 @@ table! {
         status_ttl: Map<Span<0, YEAR>>,
         /// Freshness whatever the origin says (private, no-store and Set-Cookie still win); 0s is off.
         override_ttl: Span<0, YEAR> = Span::seconds(0),
+        /// How long a stale answer is given while it is fetched anew, where the origin says nothing of it; 0s is none.
+        stale_while_revalidate: Span<0, YEAR> = Span::seconds(0),
+        /// How long a stale answer stands in for a 5xx or a broken one, where the origin says nothing of it; 0s is none.
+        stale_if_error: Span<0, YEAR> = Span::seconds(0),
+        /// How long a stale answer stands in for an origin that cannot be reached; 0s is none.
+        stale_if_unreachable: Span<0, YEAR> = Span::seconds(600),
+        /// Clients' no-cache, max-age and min-fresh do not force a fetch.
+        ignore_request_directives: bool = false,
         /// What belongs to the key besides scheme, host, path and query.
         key: RawKey [nested],
         /// Cookies removed from the request before it is judged and forwarded; globs.
@@ -39,9 +47,6 @@ table! {
         tags: List<HeaderName> = List::of(DEFAULT_FIELDS.clone()),
         /// Who may send PURGE to a listener. Absent: nobody.
         purge: RawPurge,
-    }
-    later {
-        "stale_while_revalidate", "stale_if_error", "stale_if_unreachable", "ignore_request_directives",
     }
 }
 

@@ -63,8 +63,7 @@ impl ResponseDirectives {
     }
 }
 
-/// What a request's `Cache-Control` asks of a cache. `max-stale` is read by nobody: this cache gives no stale answer
-/// because a client would accept one.
+/// What a request's `Cache-Control` asks of a cache. `max-stale` without an argument accepts any age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "each is the directive of the same name")]
 pub struct RequestDirectives {
@@ -74,6 +73,8 @@ pub struct RequestDirectives {
     pub only_if_cached: bool,
     pub max_age: Option<Duration>,
     pub min_fresh: Option<Duration>,
+    pub max_stale: Option<Duration>,
+    pub stale_if_error: Option<Duration>,
 }
 
 impl RequestDirectives {
@@ -93,9 +94,19 @@ impl RequestDirectives {
             "max-age" => lower(&mut found.max_age, argument),
             // The other way round: asking for more freshness is the safe reading.
             "min-fresh" => found.min_fresh = found.min_fresh.max(Some(delta(argument).unwrap_or(MAX_DELTA))),
+            "max-stale" if argument.is_none() => found.max_stale = found.max_stale.or(Some(MAX_DELTA)),
+            "max-stale" => lower(&mut found.max_stale, argument),
+            "stale-if-error" => lower(&mut found.stale_if_error, argument),
             _ => {}
         });
         found
+    }
+
+    /// Without what would make a cache fetch although it has a fresh response (`ignore_request_directives`). What a client
+    /// accepts (`max-stale`, `stale-if-error`) and what it forbids (`no-store`, `only-if-cached`) stays.
+    #[must_use]
+    pub fn without_wishes(self) -> Self {
+        Self { no_cache: false, max_age: None, min_fresh: None, ..self }
     }
 }
 

@@ -85,6 +85,12 @@ impl Freshness {
         self.lifetime.duration > self.age(now)
     }
 
+    /// Time since it became stale; zero while it is fresh.
+    #[must_use]
+    pub fn staleness(&self, now: Now) -> Duration {
+        self.age(now).saturating_sub(self.lifetime.duration)
+    }
+
     /// Whole seconds of freshness left, negative once stale: the `ttl` of `Cache-Status`.
     #[must_use]
     pub fn ttl(&self, now: Now) -> i64 {

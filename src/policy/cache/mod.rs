@@ -2,13 +2,13 @@
 //! how it is validated, freshened and invalidated.
 //!
 //! The order in which an exchange meets these files: [`bypass`] (does the cache take part at all?), [`key`] (where to
-//! look), [`vary`] (which of the stored responses), [`reuse`] (may it be used now?), [`validation`] (what to ask the
+//! look), [`vary`] (which of the stored responses), [`reuse`] (may it be used now?), [`stale`] (or although it is stale?),
+//! [`refresh`] (should it be fetched anew behind the answer?), [`validation`] (what to ask the
 //! origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
 //! (what an unsafe request made untrue), [`range`] (which part of it the client gets), [`status`] (how the outcome is
 //! told). Beside them: [`tags`] and [`groups`] (what responses are called) and [`purge`] (who may have them forgotten).
 //!
-//! All of it is pure; every refusal is a named reason with a stable token. Not here yet, on purpose: stale answers
-//! (RFC 5861).
+//! All of it is pure; every refusal is a named reason with a stable token.
 
 pub mod bypass;
 pub mod cookies;
@@ -21,7 +21,9 @@ pub mod key;
 pub mod pattern;
 pub mod purge;
 pub mod range;
+pub mod refresh;
 pub mod reuse;
+pub mod stale;
 pub mod status;
 pub mod storing;
 pub mod tags;
@@ -73,6 +75,14 @@ pub struct CacheParams {
     pub status_ttl: BTreeMap<u16, Duration>,
     /// `override_ttl`: whatever the origin says, except private, no-store and Set-Cookie.
     pub override_ttl: Option<Duration>,
+    /// `stale_while_revalidate`, for answers that say nothing of it.
+    pub stale_while_revalidate: Option<Duration>,
+    /// `stale_if_error`, for answers that say nothing of it.
+    pub stale_if_error: Option<Duration>,
+    /// `stale_if_unreachable`
+    pub stale_if_unreachable: Option<Duration>,
+    /// `ignore_request_directives`
+    pub ignore_request_directives: bool,
     /// `key`
     pub key: KeyParams,
     /// `strip_cookies`: glob patterns.
@@ -85,6 +95,15 @@ pub struct CacheParams {
     pub tags: Vec<http::HeaderName>,
     /// `purge`; `None` = nobody may purge over a traffic listener.
     pub purge: Option<purge::PurgeParams>,
+}
+
+impl CacheParams {
+    /// What a request's fields ask of this cache, as far as the policy lets clients ask.
+    #[must_use]
+    pub fn directives(&self, headers: &HeaderMap) -> directives::RequestDirectives {
+        let directives = directives::RequestDirectives::parse(headers);
+        if self.ignore_request_directives { directives.without_wishes() } else { directives }
+    }
 }
 
 /// `key`
@@ -117,7 +136,10 @@ pub enum BypassRule {
 mod tests {
     //! What the tests of this folder share.
 
+    use super::freshness::{Freshness, Lifetime, LifetimeSource};
+    use super::storing::Terms;
     use super::*;
+    use crate::clock::Clock;
     use http::{HeaderName, HeaderValue};
 
     /// Fields in order; a value `@N` is the HTTP date N seconds from `now`.
@@ -137,6 +159,20 @@ mod tests {
         httpdate::fmt_http_date(if offset < 0 { now.wall - by } else { now.wall + by })
     }
 
+    /// Fresh for 60 s from now on, with nothing said besides.
+    pub(super) fn terms() -> Terms {
+        let lifetime = Lifetime { duration: Duration::from_secs(60), source: LifetimeSource::MaxAge };
+        Terms {
+            freshness: Freshness { lifetime, initial_age: Duration::ZERO, received: Clock::System.now() },
+            no_cache: false,
+            must_revalidate: false,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            took: Duration::ZERO,
+            purged: false,
+        }
+    }
+
     /// A policy that configures nothing but `max_object = 1000`.
     pub(super) fn params() -> CacheParams {
         CacheParams {
@@ -144,6 +180,10 @@ mod tests {
             ttl: None,
             status_ttl: BTreeMap::new(),
             override_ttl: None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            stale_if_unreachable: None,
+            ignore_request_directives: false,
             key: KeyParams::default(),
             strip_cookies: Vec::new(),
             bypass: Vec::new(),

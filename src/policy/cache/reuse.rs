@@ -1,7 +1,6 @@
 //! Whether a stored response may answer a request without asking the origin (RFC 9111 §4.2, §5.2.1).
 //!
-//! A client can ask for more freshness, never for less: `max-stale` is not read. A stale response is never reused yet;
-//! where RFC 5861 joins in, it becomes one more [`Reuse`].
+//! A stored response that would need a validation may still answer at once: that is for [`super::stale`] to say.
 
 use super::directives::RequestDirectives;
 use super::storing::Terms;
@@ -98,7 +97,7 @@ mod tests {
         let lifetime = Lifetime { duration: Duration::from_secs(60), source: LifetimeSource::MaxAge };
         let freshness = Freshness { lifetime, initial_age: Duration::ZERO, received };
         let request = RequestDirectives::parse(&headers(&[("cache-control", request)], received));
-        let terms = Terms { freshness, no_cache, must_revalidate: false, purged: false };
+        let terms = Terms { freshness, no_cache, ..crate::policy::cache::tests::terms() };
         decide(&terms, &request, received.plus(Duration::from_secs(age)))
     }
 

@@ -62,6 +62,8 @@ pub struct CacheStatus<'a> {
     pub stored: bool,
     /// It came from another request's fetch.
     pub collapsed: bool,
+    /// The origin was not asked, or had no usable answer, where it should have been; `detail` says what allows that.
+    pub stale: bool,
     /// The key's text, where it may be shown.
     pub key: Option<&'a str>,
     /// The token of the reason behind it.
@@ -105,10 +107,11 @@ impl CacheStatus<'_> {
         HeaderValue::try_from(text).ok()
     }
 
-    /// `HIT`, `REVALIDATED` (asked, and the stored response still held), `BYPASS` or `MISS`.
+    /// `HIT`, `STALE`, `REVALIDATED` (asked, and the stored response still held), `BYPASS` or `MISS`.
     #[must_use]
     pub fn x_cache(&self) -> &'static str {
         match self.forwarded {
+            _ if self.stale => "STALE",
             None => "HIT",
             Some(_) if self.forwarded_status == Some(StatusCode::NOT_MODIFIED) => "REVALIDATED",
             Some(Forwarded::Bypass | Forwarded::Method) => "BYPASS",
@@ -116,10 +119,11 @@ impl CacheStatus<'_> {
         }
     }
 
-    /// The same for logs and metrics: `hit`, `collapsed`, `revalidated`, `bypass` or `miss`.
+    /// The same for logs and metrics: `hit`, `stale`, `collapsed`, `revalidated`, `bypass` or `miss`.
     #[must_use]
     pub fn result(&self) -> &'static str {
         match self.forwarded {
+            _ if self.stale => "stale",
             None => "hit",
             Some(_) if self.collapsed => "collapsed",
             Some(_) if self.forwarded_status == Some(StatusCode::NOT_MODIFIED) => "revalidated",
@@ -162,6 +166,11 @@ mod tests {
                 CacheStatus { forwarded: Some(Forwarded::UriMiss), collapsed: true, ..none },
                 "tidegate; fwd=uri-miss; collapsed",
                 "MISS",
+            ),
+            (
+                CacheStatus { ttl: Some(-5), stale: true, detail: Some("stale_while_revalidate"), ..none },
+                "tidegate; hit; ttl=-5; detail=stale_while_revalidate",
+                "STALE",
             ),
             (
                 CacheStatus { forwarded: Some(Forwarded::Bypass), detail: Some("range"), ..none },

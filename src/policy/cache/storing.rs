@@ -114,6 +114,12 @@ pub struct Terms {
     pub must_revalidate: bool,
     /// Softly purged since it came: as if stale, and never to be stored so.
     pub purged: bool,
+    /// `stale-while-revalidate`, where the origin says it.
+    pub stale_while_revalidate: Option<Duration>,
+    /// `stale-if-error`, where the origin says it.
+    pub stale_if_error: Option<Duration>,
+    /// How long the origin took to answer.
+    pub took: Duration,
 }
 
 impl Terms {
@@ -249,6 +255,9 @@ fn terms(response: &ResponseFacts<'_>, directives: &ResponseDirectives, lifetime
         no_cache: directives.no_cache && !overridden,
         must_revalidate: directives.must_revalidate || directives.proxy_revalidate || directives.s_maxage.is_some(),
         purged: false,
+        stale_while_revalidate: directives.stale_while_revalidate,
+        stale_if_error: directives.stale_if_error,
+        took: response.received.since(response.sent),
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Answer {
     pub body: Option<String>,
     pub end: End,
     pub delay: Duration,
+    /// It is fetched behind the client's answer.
+    pub behind: bool,
 }
 
 /// How the origin ends an answer.
@@ -273,6 +275,7 @@ fn exchange_line(exchange: &mut Exchange, mark: &str, rest: &str) -> Read {
                 (Some(status), _) => answer.status = status,
                 (_, (":close", _)) => (answer.status, answer.end) = (502, End::Close),
                 (_, (":cut", _)) => answer.end = End::Cut,
+                (_, (":behind", _)) => answer.behind = true,
                 (_, (":chunked", _)) => answer.end = End::Chunked,
                 (_, (":body", body)) => answer.body = Some(body.into()),
                 (_, (":delay", delay)) => answer.delay = duration(delay)?,

@@ -38,7 +38,8 @@
 //!   that sends no `Date` is given one on arrival, as RFC 9110 §6.6.1 asks.
 //! - `:body TEXT` is content. The origin's nth answer has the body `n` unless it says otherwise, so `< :body 1` means: what
 //!   came first. `<< :chunked` announces no length, `<< :cut` ends the body too early, `<< :close` closes without a word,
-//!   `<< :delay 2s` takes its time. A client's content comes with its length. `< :cut` is a body that must not look complete.
+//!   `<< :delay 2s` takes its time, `<< :behind` is fetched behind the client's answer, and stored before the case goes on.
+//!   A client's content comes with its length. `< :cut` is a body that must not look complete.
 //! - `=` is our member of `Cache-Status`. It names `hit` or `fwd=…`, then all flags that are set (`stored`, `collapsed`), then
 //!   those parameters that matter to the case; `!detail` demands that there is none. `= -` demands no member at all.
 //! - Every `<<` must be used and no further request may reach the origin.

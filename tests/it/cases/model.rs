@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::RandomState;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, HOST};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, HOST, PRAGMA, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use tidegate::clock::{Clock, Now};
 use tidegate::policy::cache::bypass::{self, Bypass, Participation, ReuseOnly};
@@ -12,7 +12,9 @@ use tidegate::policy::cache::directives::RequestDirectives;
 use tidegate::policy::cache::invalidation::{self, TargetFacts};
 use tidegate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
 use tidegate::policy::cache::range::{self, Wanted, WholeFacts};
+use tidegate::policy::cache::refresh::Setback;
 use tidegate::policy::cache::reuse::{self, Reuse};
+use tidegate::policy::cache::stale::{self, Grant, StaleFacts, Trouble};
 use tidegate::policy::cache::status::{CacheStatus, Forwarded};
 use tidegate::policy::cache::storing::{self, Storable, Terms};
 use tidegate::policy::cache::validation::{self, ConditionFacts, StoredView};
@@ -45,6 +47,7 @@ struct Stored {
     terms: Terms,
     selecting: Selecting,
     body: String,
+    setback: Option<Setback>,
 }
 
 impl Stored {
@@ -70,6 +73,15 @@ impl Request<'_> {
             headers: &self.headers,
             has_body: self.content.is_some(),
         }
+    }
+
+    /// `pipeline::lookup::refresh`: what is asked on nobody's behalf.
+    fn behind(&self) -> Self {
+        let mut headers = self.headers.clone();
+        for name in [RANGE, CACHE_CONTROL, PRAGMA] {
+            headers.remove(name);
+        }
+        Self { method: Method::GET, uri: self.uri.clone(), headers, ..*self }
     }
 }
 
@@ -160,6 +172,7 @@ impl Model {
     /// `pipeline::lookup`
     fn run(&mut self, request: &Request<'_>, farm: &Farm<'_>, cache: &mut Option<CacheStatus<'static>>) -> Answer {
         let directives = RequestDirectives::parse(&request.headers);
+        let directives = if self.params.ignore_request_directives { directives.without_wishes() } else { directives };
         let participation = bypass::decide(&request.facts(), &directives, &self.params);
         if let Participation::Bypass(reason) = participation {
             let forwarded = if reason == Bypass::Method { Forwarded::Method } else { Forwarded::Bypass };
@@ -178,10 +191,22 @@ impl Model {
                     *cache = Some(CacheStatus { ttl, detail, ..CacheStatus::default() });
                     return answer;
                 }
-                Reuse::OnlyIfCached(_) => return local(StatusCode::GATEWAY_TIMEOUT),
-                Reuse::Validate(why) => {
-                    let forwarded = if why.is_wish() { Forwarded::Request } else { Forwarded::Stale };
-                    (forwarded, Some(at))
+                needs @ (Reuse::OnlyIfCached(why) | Reuse::Validate(why)) => {
+                    let stored = self.stored[at].clone();
+                    let facts = StaleFacts { terms: &stored.terms, request: &directives, setback: stored.setback };
+                    if let Ok(stale) = stale::at_once(&facts, &self.params, request.now) {
+                        let (told, answer) = stand_in(request, &stored, stale.grant, farm.clock);
+                        *cache = Some(told);
+                        if stale.refresh {
+                            // Behind the answer: nobody sees what comes of it but the store.
+                            self.fetch(&request.behind(), farm, (key, Some(at), true), &RequestDirectives::default());
+                        }
+                        return answer;
+                    }
+                    if matches!(needs, Reuse::OnlyIfCached(_)) {
+                        return local(StatusCode::GATEWAY_TIMEOUT);
+                    }
+                    (Forwarded::from(why), Some(at))
                 }
             },
             None if self.stored.iter().any(|stored| stored.key == key) => (Forwarded::VaryMiss, None),
@@ -204,7 +229,7 @@ impl Model {
             *cache = Some(alone(forwarded, reason));
             return self.pass(request, farm);
         }
-        let (told, answer) = self.fetch(request, farm, key, stored);
+        let (told, answer) = self.fetch(request, farm, (key, stored, false), &directives);
         *cache = Some(CacheStatus { forwarded: Some(forwarded), ..told });
         answer
     }
@@ -240,33 +265,66 @@ impl Model {
         self.stored.retain(|stored| stored.key.uri != uri);
     }
 
-    /// `pipeline::fetch`
+    /// `pipeline::fetch`, of a key, to validate what is stored, behind an answer or not.
     fn fetch(
         &mut self,
         request: &Request<'_>,
         farm: &Farm<'_>,
-        key: CacheKey,
-        validating: Option<usize>,
+        (key, validating, behind): (CacheKey, Option<usize>, bool),
+        directives: &RequestDirectives,
     ) -> (CacheStatus<'static>, Answer) {
         let mut headers = request.headers.clone();
         validation::clear(&mut headers);
         let unconditional = headers.clone();
-        let failed = || {
-            let status = CacheStatus { detail: Some("fetch_failed"), ..CacheStatus::default() };
-            (status, local(StatusCode::BAD_GATEWAY))
-        };
         if let Some(at) = validating {
             validation::ask(&mut headers, self.stored[at].view());
         }
-        let Some(mut reply) = farm.ask(request, &headers) else { return failed() };
-        if let Some(at) = validating.filter(|_| reply.status == StatusCode::NOT_MODIFIED) {
-            if validation::confirms(&reply.headers, self.stored[at].view()) {
-                return self.freshen(request, &reply, at, farm.clock);
+        let mut reply = farm.ask(request, &headers);
+        if let (Some(at), Some(not_modified)) = (validating, &reply)
+            && not_modified.status == StatusCode::NOT_MODIFIED
+        {
+            if validation::confirms(&not_modified.headers, self.stored[at].view()) {
+                return self.freshen(request, not_modified, at, farm.clock);
             }
-            let Some(again) = farm.ask(request, &unconditional) else { return failed() };
-            reply = again;
+            reply = farm.ask(request, &unconditional);
         }
-        self.take_in(request, reply, key)
+        let trouble = match &reply {
+            Some(reply) => Trouble::of_status(reply.status),
+            None => Some(Trouble::Unreachable),
+        };
+        let forwarded_status = reply.as_ref().map(|reply| reply.status);
+        if let Some(at) = validating
+            && let Some(trouble) = trouble.or_else(|| self.breaks_off(at, reply.as_ref()?, directives))
+        {
+            let now = farm.clock.now();
+            let stored = &mut self.stored[at];
+            stored.setback = Some(Setback::after(stored.setback, Some(trouble), now));
+            let grant = stale::in_trouble(&stored.terms, directives, &self.params, trouble, now);
+            if let Some(grant) = grant.ok().or(behind.then_some(Grant::WhileRevalidate)) {
+                let (told, answer) = stand_in(request, stored, grant, farm.clock);
+                return (CacheStatus { forwarded_status, ..told }, answer);
+            }
+        }
+        match reply {
+            Some(reply) => self.take_in(request, reply, (key, validating)),
+            None => {
+                let told = CacheStatus { detail: Some("fetch_failed"), ..CacheStatus::default() };
+                (told, local(StatusCode::BAD_GATEWAY))
+            }
+        }
+    }
+
+    /// What is short enough to be read before it is believed, and breaks off; looked at only where what is stored could
+    /// answer instead.
+    fn breaks_off(&self, at: usize, reply: &Reply, directives: &RequestDirectives) -> Option<Trouble> {
+        let trouble = Trouble::CutOff;
+        let grant = stale::in_trouble(&self.stored[at].terms, directives, &self.params, trouble, reply.received);
+        let storable = storing::decide(
+            &RequestFacts { method: &Method::GET, path: "/", headers: &HeaderMap::new(), has_body: false },
+            &reply.facts(),
+            &self.params,
+        );
+        (!reply.complete && grant.is_ok() && storable.is_ok()).then_some(trouble)
     }
 
     fn may_store(&self, request: &Request<'_>, response: &ResponseFacts<'_>) -> Result<Storable, &'static str> {
@@ -290,6 +348,7 @@ impl Model {
                 stored.terms = storable.terms;
                 stored.selecting = Selecting::new(&storable.vary, &request.headers);
                 stored.headers = headers;
+                stored.setback = None;
                 let (answer, detail) = answer(request, &stored, clock.now(), true);
                 self.stored.insert(0, stored);
                 (CacheStatus { stored: true, detail, ..told }, answer)
@@ -302,13 +361,26 @@ impl Model {
         }
     }
 
-    fn take_in(&mut self, request: &Request<'_>, reply: Reply, key: CacheKey) -> (CacheStatus<'static>, Answer) {
+    fn take_in(
+        &mut self,
+        request: &Request<'_>,
+        reply: Reply,
+        (key, validating): (CacheKey, Option<usize>),
+    ) -> (CacheStatus<'static>, Answer) {
         let facts = RequestFacts { method: &Method::GET, has_body: false, ..request.facts() };
         let storable = match storing::decide(&facts, &reply.facts(), &self.params) {
             Ok(storable) => storable,
             Err(reason) => {
                 if reason.is_lasting() {
                     self.refused.insert(key.hash, (reason.token(), reply.received.plus(HIT_FOR_MISS)));
+                }
+                match validating {
+                    Some(at) if reason.is_lasting() => drop(self.stored.remove(at)),
+                    Some(at) => {
+                        let stored = &mut self.stored[at];
+                        stored.setback = Some(Setback::after(stored.setback, None, reply.received));
+                    }
+                    None => {}
                 }
                 let told = CacheStatus { detail: Some(reason.token()), ..CacheStatus::default() };
                 return (told, reply.passed_on());
@@ -322,6 +394,7 @@ impl Model {
             terms: storable.terms,
             selecting: Selecting::new(&storable.vary, &request.headers),
             body: reply.body,
+            setback: None,
         };
         let ((status, headers, body, _), detail) = answer(request, &stored, now, false);
         if complete {
@@ -330,6 +403,13 @@ impl Model {
         }
         (CacheStatus { stored: true, detail, ..CacheStatus::default() }, (status, headers, body, complete))
     }
+}
+
+/// `pipeline::lookup::stale_hit`
+fn stand_in(request: &Request<'_>, stored: &Stored, grant: Grant, clock: &Clock) -> (CacheStatus<'static>, Answer) {
+    let ttl = Some(stored.terms.freshness.ttl(clock.now()));
+    let told = CacheStatus { ttl, stale: true, detail: Some(grant.token()), ..CacheStatus::default() };
+    (told, answer(request, stored, clock.now(), true).0)
 }
 
 /// `pipeline::encode`, without codings, and `pipeline::range`; with the reason why a part is not given.

@@ -12,6 +12,7 @@ use tidegate::snapshot::reload::Reader;
 use super::format::{End, Exchange};
 use super::{Asked, LOCAL, Outcome, Player, SharedScript};
 use crate::support::client::{Answer, Client, Request};
+use crate::support::gate::poll;
 use crate::support::origin::{Origin, Reply, Seen};
 use crate::support::wire::Fields;
 
@@ -91,11 +92,32 @@ impl Player for Site<'_> {
         if let Some(content) = &exchange.content {
             request = request.body(content.as_bytes());
         }
-        let answer = self.client.ask(&request);
+        let answer = self.ask(&request);
+        if exchange.origin.iter().any(|turn| turn.answer.behind) {
+            self.settle(&exchange.target);
+        }
+        outcome(&answer)
+    }
+}
+
+impl Site<'_> {
+    fn ask(&mut self, request: &Request) -> Answer {
+        let answer = self.client.ask(request);
         if !answer.complete || answer.field("connection").is_some_and(|option| option == "close") {
             self.client = Client::connect(self.product.started.address("http").expect("it listens"));
         }
-        outcome(&answer)
+        answer
+    }
+
+    /// Waits until what is fetched behind an answer is stored: until there is something fresh to be had without asking
+    /// the origin.
+    fn settle(&mut self, target: &str) {
+        let fresh = Request::get(target).host(&self.host).field("Cache-Control", "only-if-cached, min-fresh=1");
+        poll("what was fetched behind an answer", || {
+            let answer = self.ask(&fresh);
+            let stale = answer.field("x-cache") == Some("STALE");
+            (answer.status != 504 && !stale).then_some(())
+        });
     }
 }
 
