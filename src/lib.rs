@@ -43,7 +43,7 @@
 //! 6. A cache fault never breaks a response; a rewrite fault never loses bytes; a log or metric fault never delays one.
 //! 7. Errors become responses only in `pipeline/respond.rs`.
 //! 8. A reload publishes a whole snapshot or nothing.
-//! 9. `unsafe_code` is denied for the whole crate.
+//! 9. `unsafe_code` is denied for the whole crate but one line of [`body`]: the mapping of a sealed file of memory.
 //! 10. Hostile input gets a named reason, never a panic.
 
 pub mod admin;

@@ -74,8 +74,8 @@ fn write_endpoint(endpoint: &EndpointStatus, out: &mut String) -> fmt::Result {
 }
 
 fn write_store(store: &StoreStatus, out: &mut String) -> fmt::Result {
-    let StoreStatus { bytes, size, entries, evictions, policies } = store;
-    writeln!(out, "\nstore {bytes} of {size} bytes, {entries} entries, {evictions} evicted")?;
+    let StoreStatus { bytes, size, entries, evictions, files, policies } = store;
+    writeln!(out, "\nstore {bytes} of {size} bytes, {entries} entries, {files} in files, {evictions} evicted")?;
     for policy in policies {
         match policy.max_bytes {
             Some(max) => writeln!(out, "  {:<16} {} of {max} bytes", policy.name, policy.bytes)?,
@@ -112,7 +112,7 @@ pool web (certificates NOT verified)
   10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
 last probe 503 at 2026-11-23T06:41:30.000Z
 
-store 1000 of 2000 bytes, 10 entries, 1 evicted
+store 1000 of 2000 bytes, 10 entries, 2 in files, 1 evicted
   static           900 of 1500 bytes
   api              100 bytes
 ";

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -82,6 +83,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
     for warning in read.warnings.iter() {
         tracing::warn!("{warning}");
     }
+    raise_descriptors();
     let store = Store::new(config.store.size);
     let parts = Parts {
         store: store.clone(),
@@ -230,6 +232,15 @@ fn become_user(name: &str, state: &StateDir) -> Result<(), String> {
     let user = privileges::find(&passwd, name).ok_or_else(|| format!("server.user: there is no user \"{name}\""))?;
     state.give_to(user.uid, user.gid).map_err(words("cannot hand over state_dir"))?;
     privileges::become_user(user).map_err(words("cannot change the user"))
+}
+
+/// Raises the bound on open descriptors to what the system allows this process: each connection needs one or two, and the
+/// usual bound of 1024 is kept for programs that use `select`. Children are not started, so nobody inherits it.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the bound on open descriptors");
+    }
 }
 
 /// Lets the store evict and account, so that no exchange has to.

@@ -126,6 +126,7 @@ impl Overview {
             size: stats.size,
             entries: stats.entries,
             evictions: stats.evictions,
+            files: stats.files as u64,
             policies: stats
                 .shares
                 .into_iter()

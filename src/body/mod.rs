@@ -6,9 +6,11 @@
 
 mod filtered;
 pub mod http1;
+mod memory_file;
 mod message;
 mod parts;
 mod spool;
+mod stored;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,9 +21,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use crate::error::ProxyError;
 
 pub use filtered::Filtered;
+pub use memory_file::{FilePiece, MemoryFile};
 pub use message::{Interim, Peer, Request, Response, Sent, TlsPeer, Upgrade};
 pub use parts::{Arriving, Sequence};
-pub use spool::{Keeper, Spool, SpoolEnd, SpoolReader, SpoolWriter, StoredBody, WINDOW};
+pub use spool::{Spool, SpoolEnd, SpoolReader, SpoolWriter, WINDOW};
+pub use stored::{Keeper, StoredBody};
 
 /// A source of body bytes that lives in another layer (a client's connection, an origin's, a transformation).
 ///
@@ -75,6 +79,14 @@ impl Body {
     #[must_use]
     pub fn exact_len(&self) -> Option<u64> {
         self.size_hint().exact()
+    }
+
+    /// What stands next in a file of memory, to be sent from there; `None` when the next frame is to be polled for.
+    pub fn take_file(&mut self) -> Option<FilePiece> {
+        match self {
+            Self::Stored(stored) => stored.take_file(),
+            _ => None,
+        }
     }
 
     /// The next frame; for use outside of `poll` functions.

@@ -14,9 +14,7 @@
 //!
 //! One mutex a spool; it is taken per chunk, never per byte, and never on a hit (a hit reads a [`StoredBody`]).
 
-use std::any::Any;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -24,13 +22,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use super::stored::{Keeper, StoredBody};
 use crate::error::{ErrorKind, ProxyError, Stage};
 
 /// Bytes a spool keeps for its readers once the body is too large to be stored.
 pub const WINDOW: usize = 1024 * 1024;
-
-/// Something to be dropped when the last holder of a body is gone.
-pub type Keeper = Arc<dyn Any + Send + Sync>;
 
 /// Chunks smaller than this on average are joined when the body is complete: each costs a place in the list besides.
 const SMALL_CHUNK: usize = 4 * 1024;
@@ -421,72 +417,6 @@ impl Drop for SpoolReader {
         {
             waker.wake();
         }
-    }
-}
-
-/// A complete body shared with the store: a list of chunks and a place in it. Cloning copies three pointers.
-#[derive(Debug, Clone)]
-pub struct StoredBody {
-    chunks: Arc<[Bytes]>,
-    trailers: Option<Arc<HeaderMap>>,
-    next: usize,
-    remaining: u64,
-    _keeper: Keeper,
-}
-
-impl StoredBody {
-    /// A body out of its chunks.
-    #[must_use]
-    pub fn new(chunks: Arc<[Bytes]>, trailers: Option<Arc<HeaderMap>>, keeper: Keeper) -> Self {
-        let remaining = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        Self { chunks, trailers, next: 0, remaining, _keeper: keeper }
-    }
-
-    /// Bytes not yet taken by this reader; of a fresh clone, the length of the body.
-    #[must_use]
-    pub fn remaining(&self) -> u64 {
-        self.remaining
-    }
-
-    /// The chunks, for encoders and hashing.
-    #[must_use]
-    pub fn chunks(&self) -> &[Bytes] {
-        &self.chunks
-    }
-
-    /// The bytes `range`, which must lie within the body, without trailers. Nothing is copied. Cost: a look at each chunk
-    /// up to the end of the range.
-    #[must_use]
-    pub fn slice(&self, range: Range<u64>) -> Self {
-        let mut begin = 0;
-        let parts = self.chunks.iter().filter_map(|chunk| {
-            let end = begin + chunk.len() as u64;
-            let (from, to) = (range.start.max(begin), range.end.min(end));
-            let within = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
-            let part = (from < to).then(|| chunk.slice(within(from)..within(to)));
-            begin = end;
-            part
-        });
-        Self::new(parts.collect(), None, Arc::clone(&self._keeper))
-    }
-
-    /// The trailer fields, if any.
-    #[must_use]
-    pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_deref()
-    }
-
-    pub(super) fn is_end(&self) -> bool {
-        self.next >= self.chunks.len() && self.trailers.is_none()
-    }
-
-    pub(super) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
-        if let Some(chunk) = self.chunks.get(self.next) {
-            self.next += 1;
-            self.remaining -= chunk.len() as u64;
-            return Some(Frame::data(chunk.clone()));
-        }
-        self.trailers.take().map(|trailers| Frame::trailers(trailers.as_ref().clone()))
     }
 }
 

@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::body::http1::{READ_CHUNK, borrow_buffer, return_buffer};
+use crate::body::http1::{READ_CHUNK, SendsFiles, borrow_buffer, return_buffer};
 
 /// A client connection as the drivers see it.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
+pub(super) trait Transport: AsyncRead + SendsFiles + 'static {
     /// Arranges that closing looks like a failure to the client, not like the end of a body.
     fn abort(&mut self);
 }
@@ -24,11 +24,16 @@ impl Transport for TcpStream {
     }
 }
 
+impl SendsFiles for TlsStream<ReadAhead> {}
+
 impl Transport for TlsStream<ReadAhead> {
     fn abort(&mut self) {
         self.get_mut().0.io.abort();
     }
 }
+
+#[cfg(test)]
+impl SendsFiles for tokio::io::DuplexStream {}
 
 #[cfg(test)]
 impl Transport for tokio::io::DuplexStream {

@@ -183,6 +183,8 @@ pub struct StoreStatus {
     pub entries: u64,
     /// Stored responses removed for want of room.
     pub evictions: u64,
+    /// Bodies that stand in files of memory, each with a descriptor.
+    pub files: u64,
     /// One per `[cache.NAME]`.
     pub policies: Vec<StoreShare>,
 }
@@ -260,6 +262,7 @@ pub(crate) mod tests {
                 size: 2000,
                 entries: 10,
                 evictions: 1,
+                files: 2,
                 policies: vec![
                     StoreShare { name: "static".into(), bytes: 900, max_bytes: Some(1500) },
                     StoreShare { name: "api".into(), bytes: 100, max_bytes: None },

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{AGE, ETAG};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::context::Exchange;
 use super::fill::{self, Alone};
@@ -54,6 +54,9 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Route, selected: Select
             Ok(code(exchange, plan, response))
         }
         Selected::Stored(base) => {
+            if exchange.peer.tls.is_none() && exchange.head.version < Version::HTTP_2 {
+                exchange.worker.shared.store.prefer_file(&base);
+            }
             let length = Some(base.body().remaining());
             let kept = Kept { head: base.head(), life: base.life(), length, limit, alone };
             kept.answer(exchange, compress, Body::Stored(base.body().clone())).await

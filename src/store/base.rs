@@ -84,9 +84,13 @@ pub(super) fn fields_bytes(headers: &HeaderMap) -> u64 {
     headers.iter().map(|(name, value)| FIELD_OVERHEAD + (name.as_str().len() + value.len()) as u64).sum()
 }
 
+/// What a file of memory costs besides its bytes: the rest of its last page, the mapping, the kernel's records.
+const FILE_OVERHEAD: u64 = 8 * 1024;
+
 /// Bytes a body takes.
 pub(super) fn body_bytes(body: &StoredBody) -> u64 {
-    body.remaining() + body.chunks().len() as u64 * CHUNK_OVERHEAD + body.trailers().map_or(0, fields_bytes)
+    let file = if body.is_in_file() { FILE_OVERHEAD } else { 0 };
+    file + body.remaining() + body.chunks().len() as u64 * CHUNK_OVERHEAD + body.trailers().map_or(0, fields_bytes)
 }
 
 /// A stored response, complete. Immutable: a 304 makes a new one with the same life and body.
@@ -124,6 +128,10 @@ impl Base {
     #[must_use]
     pub fn terms(&self) -> Terms {
         Terms { purged: self.life.softened.load(Ordering::Acquire) > self.since, ..self.head.terms }
+    }
+
+    pub(super) fn with_body(&self, body: StoredBody) -> Self {
+        Self::new(self.life.clone(), self.head.clone(), body, self.since)
     }
 
     /// What stays the same when the response is freshened.
@@ -166,6 +174,8 @@ pub struct Life {
     /// Number of the last soft purge that named it; 0 = none.
     softened: AtomicU64,
     hits: AtomicU64,
+    /// Its body stands in a file, or was asked to.
+    moving: AtomicBool,
     charge: Charge,
     /// What became of the last try to fetch it anew, where that failed. Looked at only where it cannot answer as it is.
     setback: Mutex<Option<Setback>>,
@@ -196,6 +206,7 @@ impl Life {
             born,
             softened: AtomicU64::new(0),
             hits: AtomicU64::new(0),
+            moving: AtomicBool::new(false),
             charge: Charge::new(share.clone()),
             setback: Mutex::default(),
             refreshing: AtomicBool::new(false),
@@ -303,6 +314,16 @@ impl Life {
     pub fn take_turn(self: &Arc<Self>) -> Option<RefreshTurn> {
         let taken = self.refreshing.swap(true, Ordering::AcqRel);
         (!taken).then(|| RefreshTurn(self.clone()))
+    }
+
+    /// True once [`Life::begin_move`] was called.
+    pub(super) fn is_moving(&self) -> bool {
+        self.moving.load(Ordering::Relaxed)
+    }
+
+    /// Marks the body as one that moves into a file; true for the first who does.
+    pub(super) fn begin_move(&self) -> bool {
+        !self.moving.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn touch(&self) {

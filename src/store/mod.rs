@@ -17,6 +17,7 @@
 
 mod base;
 mod child;
+mod files;
 mod fill;
 mod flight;
 mod index;
@@ -42,6 +43,7 @@ pub use ledger::{Share, ShareStats};
 pub use memory::FILL_SHARE;
 pub use purge::{Purge, PurgeStats, Purged, Purger, SAMPLE_MAX};
 
+use files::Files;
 use index::Mark;
 use ledger::Ledger;
 use memory::{Entry, Memory, Place};
@@ -98,6 +100,7 @@ struct Inner {
     seeds: Seeds,
     ledger: Arc<Ledger>,
     memory: Memory,
+    files: Files,
     fetches: Flights<FetchKey, Fetched>,
     parts: Flights<FetchKey, Done>,
     makes: Flights<MakeKey, Arc<ChildFilling>>,
@@ -120,6 +123,8 @@ pub struct StoreStats {
     pub marks: u64,
     /// Purges since the start.
     pub purges: PurgeStats,
+    /// Bodies that stand in files of memory.
+    pub files: usize,
     /// Each policy's part.
     pub shares: Vec<ShareStats>,
 }
@@ -133,6 +138,7 @@ impl Store {
             seeds: Seeds { first: RandomState::new(), second: RandomState::new() },
             memory: Memory::new(size, &ledger),
             ledger,
+            files: Files::new(),
             fetches: Flights::default(),
             parts: Flights::default(),
             makes: Flights::default(),
@@ -284,12 +290,13 @@ impl Store {
             evictions: ledger.evictions(),
             marks: ledger.index.len() as u64,
             purges: self.0.purges.stats(),
+            files: self.0.files.open(),
             shares: ledger.shares().iter().map(|share| share.stats()).collect(),
         }
     }
 
-    /// The work that no request waits for: moka's pending changes, children whose base is gone, shares above their limit.
-    /// The application calls it every 100 ms from a thread that is no worker.
+    /// The work that no request waits for: moka's pending changes, children whose base is gone, shares above their limit,
+    /// bodies on their way into files. The application calls it every 100 ms from a thread that is no worker.
     pub fn housekeep(&self) {
         self.0.memory.maintain();
         for share in self.0.ledger.shares() {
@@ -299,6 +306,7 @@ impl Store {
         for place in self.0.ledger.take_orphans() {
             self.0.memory.remove(place);
         }
+        self.move_into_files();
     }
 
     /// Makes `charge` worth `bytes`, evicting where that is needed.

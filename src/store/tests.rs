@@ -368,6 +368,53 @@ fn a_new_size_keeps_what_fits() {
 }
 
 #[test]
+fn a_large_body_asked_for_often_moves_into_a_file() {
+    let store = Store::new(64 * MIB);
+    let share = store.share("static", None);
+    let (large, small) = (key(1), key(2));
+    put(&store, &share, &large, 100 * 1024).expect("kept");
+    put(&store, &share, &small, 1024).expect("kept");
+    let old = found(&store, &large).expect("stored");
+    for _ in 0..10 {
+        for key in [&large, &small] {
+            store.prefer_file(&found(&store, key).expect("stored"));
+        }
+    }
+    assert!(!found(&store, &large).expect("stored").body().is_in_file(), "no exchange moves it");
+    store.housekeep();
+    let moved = found(&store, &large).expect("stored");
+    assert!(moved.body().is_in_file() && !found(&store, &small).expect("stored").body().is_in_file());
+    assert_eq!(moved.body().chunks().concat(), old.body().chunks().concat());
+    assert_eq!(moved.life().id(), old.life().id());
+    assert_eq!(store.stats().files, 1);
+    // A 304 keeps the body where it is.
+    let freshened = store.freshen(&moved, head(60), moved.since()).expect("stored");
+    assert!(freshened.body().is_in_file());
+    // The file goes with its last reader.
+    let reader = moved.body().clone();
+    drop((old, moved, freshened));
+    store.invalidate(large.uri);
+    store.housekeep();
+    assert_eq!((store.stats().files, reader.remaining()), (1, 100 * 1024));
+    drop(reader);
+    assert_eq!(store.stats().files, 0);
+}
+
+#[test]
+fn a_body_that_is_gone_before_its_move_stays_gone() {
+    let store = Store::new(64 * MIB);
+    let share = store.share("static", None);
+    put(&store, &share, &key(1), 100 * 1024).expect("kept");
+    for _ in 0..10 {
+        store.prefer_file(&found(&store, &key(1)).expect("stored"));
+    }
+    store.invalidate(key(1).uri);
+    store.housekeep();
+    assert!(found(&store, &key(1)).is_none());
+    assert_eq!(store.stats().files, 0);
+}
+
+#[test]
 fn a_refusal_is_remembered_for_a_while() {
     let store = Store::new(MIB);
     let clock = Clock::manual();

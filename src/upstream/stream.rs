@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::body::http1::SendsFiles;
+
 /// A transport before TLS.
 #[derive(Debug)]
 pub(super) enum Plain {
@@ -68,6 +70,9 @@ impl AsyncRead for Stream {
         delegate!(self, Stream { Plain, Tls }, stream => stream.poll_read(cx, buf))
     }
 }
+
+/// TLS is likely, and bodies for origins come from clients, not from files.
+impl SendsFiles for Stream {}
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

@@ -51,6 +51,28 @@ fn a_fresh_answer_is_served_again() {
 }
 
 #[test]
+fn a_large_answer_is_the_same_from_a_file() {
+    let body: Vec<u8> = (0_u32..300_000).flat_map(u32::to_be_bytes).collect();
+    let origin = Origin::always(Reply::new(200).field("Cache-Control", "max-age=60").body(body.clone()));
+    let gate = caching(&origin, "");
+    let same = |answer: Answer| assert!(answer.expect(200).body == body);
+    let in_files = |gate: &Tidegate| gate.status()["store"]["files"].as_u64();
+    for _ in 0..10 {
+        same(gate.get("/"));
+    }
+    assert_eq!(gate.wait_status("the move", |_| in_files(&gate).filter(|files| *files == 1)), 1);
+    // Kept alive and pipelined: what follows a file begins where the file ends.
+    let mut client = gate.client();
+    client.send([Request::get("/").bytes(), Request::get("/").bytes()].concat());
+    for _ in 0..2 {
+        same(client.answer("GET").expect("an answer"));
+    }
+    same(client.get("/"));
+    assert_eq!(client.ask(&Request::new("HEAD", "/")).expect(200).field("content-length"), Some("1200000"));
+    assert_eq!(origin.requests(), 1);
+}
+
+#[test]
 fn what_must_not_be_shared_is_never_stored() {
     let table = [
         ("a cookie is set", fresh_with("Set-Cookie", "id=1")),

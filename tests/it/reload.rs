@@ -87,7 +87,7 @@ fn a_bad_edit_changes_nothing_and_says_all_that_is_wrong() {
     gate.reload(|text| {
         text.replace("colour = \"red\"\n[[route]]\npool = \"nowhere\"\n", "[[route]]\npath = \"/x/\"\npool = \"web\"\n")
     });
-    assert_eq!(gate.status()["last_reload"]["ok"], true);
+    gate.wait_status("the mended file", |status| (status["last_reload"]["ok"] == true).then_some(()));
 }
 
 #[test]

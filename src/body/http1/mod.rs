@@ -9,6 +9,7 @@
 //! | `fault` | why field lines are none |
 //! | `framing` | how long a body is |
 //! | `outbox` | bytes on their way out, gathered |
+//! | `send_file` | what the outbox needs of a connection; sockets that are sent files |
 //!
 //! What a *head* may say differs per side, and so do the words for its faults: that is for the drivers.
 
@@ -18,6 +19,7 @@ mod encode;
 mod fault;
 mod framing;
 mod outbox;
+mod send_file;
 
 pub use buffer::{READ_CHUNK, borrow_buffer, return_buffer};
 pub use decode::{Decoded, Decoder, Fault};
@@ -25,3 +27,4 @@ pub use encode::{chunk_head, field, fields, is_hop_field, last_chunk, length_fie
 pub use fault::{field_line_fault, is_token};
 pub use framing::{Declared, Framing};
 pub use outbox::Outbox;
+pub use send_file::SendsFiles;

@@ -1,7 +1,8 @@
 //! Bytes on their way out.
 //!
 //! Small writes (heads, chunk lines) are collected in front, large pieces queue behind without a copy, and one gathering
-//! write takes both: a head and its body leave in one system call, and in one TLS record where they fit.
+//! write takes both: a head and its body leave in one system call, and in one TLS record where they fit. Pieces of files
+//! go by a call of their own, in which the kernel takes them from the file.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -9,9 +10,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWrite;
 
 use super::buffer::{borrow_buffer, return_buffer};
+use super::send_file::SendsFiles;
+use crate::body::FilePiece;
 
 /// Bytes collected before the body is not asked for more: two full TLS buffers, and enough for one large write.
 const FULL: usize = 128 * 1024;
@@ -22,10 +24,41 @@ const SLICES: usize = 32;
 #[derive(Debug, Default)]
 pub struct Outbox {
     front: BytesMut,
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Piece>,
+    /// Bytes in `queue`.
     queued: usize,
     /// Something was written that the transport may still hold back (TLS does).
     unflushed: bool,
+}
+
+/// A large piece.
+#[derive(Debug)]
+enum Piece {
+    Memory(Bytes),
+    File(FilePiece),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::File(piece) => piece.len(),
+        }
+    }
+
+    fn advance(&mut self, written: usize) {
+        match self {
+            Self::Memory(bytes) => bytes.advance(written),
+            Self::File(piece) => piece.advance(written),
+        }
+    }
+
+    fn memory(&self) -> Option<&[u8]> {
+        match self {
+            Self::Memory(bytes) => Some(bytes),
+            Self::File(_) => None,
+        }
+    }
 }
 
 impl Outbox {
@@ -50,7 +83,13 @@ impl Outbox {
     /// Adds a large piece without copying it.
     pub fn push(&mut self, piece: Bytes) {
         self.queued += piece.len();
-        self.queue.push_back(piece);
+        self.queue.push_back(Piece::Memory(piece));
+    }
+
+    /// Adds a piece of a file; the transport must be one that sends files.
+    pub fn push_file(&mut self, piece: FilePiece) {
+        self.queued += piece.len();
+        self.queue.push_back(Piece::File(piece));
     }
 
     /// Adds what `write` appends.
@@ -71,7 +110,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The transport's; what is left is not to be written any more.
-    pub fn poll_write<S: AsyncWrite + Unpin>(
+    pub fn poll_write<S: SendsFiles>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut S,
@@ -94,15 +133,17 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write_some<S: AsyncWrite + Unpin>(&self, cx: &mut Context<'_>, io: &mut S) -> Poll<io::Result<usize>> {
+    fn poll_write_some<S: SendsFiles>(&self, cx: &mut Context<'_>, io: &mut S) -> Poll<io::Result<usize>> {
         // One slice goes by the plain call: the runtime spares a short plain write its next, useless attempt.
         match (self.front.is_empty(), self.queue.front()) {
             (false, None) => return Pin::new(io).poll_write(cx, &self.front),
-            (true, Some(only)) if self.queue.len() == 1 => return Pin::new(io).poll_write(cx, only),
+            (false, Some(Piece::File(_))) => return io.poll_write_before_file(cx, &self.front),
+            (true, Some(Piece::File(piece))) => return io.poll_send_file(cx, piece),
+            (true, Some(Piece::Memory(only))) if self.queue.len() == 1 => return Pin::new(io).poll_write(cx, only),
             _ => {}
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let pieces = std::iter::once(&self.front[..]).chain(self.queue.iter().map(|piece| &piece[..]));
+        let pieces = std::iter::once(&self.front[..]).chain(self.queue.iter().map_while(Piece::memory));
         let mut used = 0;
         for (slice, piece) in slices.iter_mut().zip(pieces.filter(|piece| !piece.is_empty())) {
             *slice = IoSlice::new(piece);

@@ -19,7 +19,7 @@ use super::head::Head;
 use super::tunnel;
 use super::wire::{self, Arrival, Incoming, Tick, Wire};
 use crate::body::http1::{Framing, Outbox, chunk_head, last_chunk};
-use crate::body::{Body, Interim, Request, Response};
+use crate::body::{Body, FilePiece, Interim, Request, Response};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::listener::connection::Connection;
 use crate::listener::transport::Transport;
@@ -248,6 +248,15 @@ impl<S: Transport, H: Handler> Driver<S, H> {
             if !self.wire.borrow().outbox.has_room() {
                 return false;
             }
+            if S::SENDS_FILES
+                && let Some(piece) = body.take_file()
+            {
+                let ended = sending.add_file(piece, &mut self.wire.borrow_mut().outbox);
+                if ended {
+                    sending.body = None;
+                }
+                continue;
+            }
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
                 // All announced bytes are there: the end of the source is not waited for.
                 if sending.framing == BodyFraming::Length(sending.taken) {
@@ -319,18 +328,29 @@ impl Sending {
     }
 
     fn add_piece(&mut self, piece: bytes::Bytes, outbox: &mut Outbox) -> bool {
-        let length = piece.len() as u64;
-        if self.announced.is_some_and(|announced| self.taken + length > announced) {
+        self.frame(piece.len(), outbox, |outbox| outbox.push(piece))
+    }
+
+    /// Adds bytes that stand in a file; as [`Sending::add`].
+    fn add_file(&mut self, piece: FilePiece, outbox: &mut Outbox) -> bool {
+        self.frame(piece.len(), outbox, |outbox| outbox.push_file(piece))
+    }
+
+    /// Counts `length` bytes, and frames what `push` adds.
+    fn frame(&mut self, length: usize, outbox: &mut Outbox, push: impl FnOnce(&mut Outbox)) -> bool {
+        let taken = self.taken + length as u64;
+        if self.announced.is_some_and(|announced| taken > announced) {
             self.failed = Some(ProxyError::new(ErrorKind::Internal("body_longer_than_announced"), Stage::Listener));
             return true;
         }
-        self.taken += length;
-        if self.framing == BodyFraming::Chunked {
-            outbox.compose(|to| chunk_head(to, piece.len()));
-            outbox.push(piece);
+        self.taken = taken;
+        let chunked = self.framing == BodyFraming::Chunked;
+        if chunked {
+            outbox.compose(|to| chunk_head(to, length));
+        }
+        push(outbox);
+        if chunked {
             outbox.push(bytes::Bytes::from_static(b"\r\n"));
-        } else {
-            outbox.push(piece);
         }
         false
     }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::body::{Body, StoredBody};
 use crate::error::ErrorKind;
 use crate::listener::testing::{Served, Speaks, run, settings};
 use crate::listener::{Phase, Sent, Settings};
@@ -455,13 +458,44 @@ fn an_answer_leaves_in_one_write() {
         let writes = std::rc::Rc::clone(&io.writes);
         let mut outbox = crate::body::http1::Outbox::default();
         outbox.compose(|to| to.extend_from_slice(b"head"));
-        outbox.push(bytes::Bytes::from_static(b"body"));
+        outbox.push(Bytes::from_static(b"body"));
         let mut io = io;
         std::future::poll_fn(|cx| outbox.poll_write(cx, &mut io, &mut 0)).await.expect("written");
         drop(io);
         let mut client = client;
         assert_eq!(crate::listener::testing::read_to_end(&mut client).await, "headbody");
         assert_eq!(writes.get(), 1);
+    });
+}
+
+#[test]
+fn a_file_goes_out_in_its_place_among_the_pieces() {
+    run(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let connecting = tokio::net::TcpStream::connect(listener.local_addr().expect("an address"));
+        let (client, server) = tokio::join!(connecting, listener.accept());
+        let (mut client, mut server) = (client.expect("connected"), server.expect("accepted").0);
+        // More than the socket takes at once, so that every kind of piece is cut somewhere.
+        let bytes: Vec<u8> = (0_u32..500_000).flat_map(u32::to_be_bytes).collect();
+        let stored = StoredBody::new([Bytes::from(bytes.clone())].into(), None, std::sync::Arc::new(()));
+        let mut outbox = crate::body::http1::Outbox::default();
+        let mut expected = Vec::new();
+        for _ in 0..2 {
+            outbox.compose(|to| to.extend_from_slice(b"head"));
+            let mut body = Body::Stored(stored.in_file(std::sync::Arc::new(())).expect("a file"));
+            outbox.push_file(body.take_file().expect("all of it"));
+            assert!(body.take_file().is_none() && body.frame().await.is_none());
+            outbox.push(Bytes::from(bytes.clone()));
+            expected.extend([b"head", &bytes[..], &bytes].concat());
+        }
+        assert_eq!(outbox.unwritten(), expected.len());
+        let write = async move {
+            std::future::poll_fn(|cx| outbox.poll_write(cx, &mut server, &mut 0)).await.expect("written");
+        };
+        let mut received = Vec::new();
+        let (_, read) = tokio::join!(write, tokio::io::AsyncReadExt::read_to_end(&mut client, &mut received));
+        read.expect("read");
+        assert!(received == expected, "{} bytes of {}", received.len(), expected.len());
     });
 }
 
@@ -504,3 +538,5 @@ impl tokio::io::AsyncWrite for Counting {
         std::pin::Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+impl crate::body::http1::SendsFiles for Counting {}

@@ -103,6 +103,7 @@ fn store(page: &mut Page, store: &StoreStatus) {
     page.single("tidegate_store_bytes", Kind::Gauge, "Bytes kept in the memory store.", store.bytes);
     page.single("tidegate_store_size_bytes", Kind::Gauge, "Bytes the memory store may keep.", store.size);
     page.single("tidegate_store_entries", Kind::Gauge, "Stored responses, children included.", store.entries);
+    page.single("tidegate_store_files", Kind::Gauge, "Bodies that stand in files of memory.", store.files);
     page.single(
         "tidegate_store_evictions_total",
         Kind::Counter,

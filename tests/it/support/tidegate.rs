@@ -25,7 +25,7 @@ const BASE: &str = r#"
 [server]
 workers = 2
 state_dir = "STATE"
-shutdown_grace = "5s"
+shutdown_grace = "20s"
 [admin]
 address = "127.0.0.1:0"
 [log]
