@@ -36,8 +36,9 @@ impl Alone {
 /// hiccup, and that whoever reads a window in that time (1 MiB/s) never is.
 const LAG: Duration = Duration::from_secs(1);
 
-/// Pumps `body` into `sink`, at the speed of the source while everything is kept, at that of its readers otherwise. `faultless` is asked at the end: a body whose transformation failed half way has reached its readers as it
-/// could, but is not kept. `refused` is told as soon as it is clear that a body will not be kept.
+/// Pumps `body` into `sink`, at the speed of the source while everything is kept, at that of its readers otherwise.
+/// `faultless` is asked at the end: a body whose transformation failed half way has reached its readers as it could, but is
+/// not kept. `refused` is told as soon as it is clear that a body will not be kept.
 ///
 /// # Errors
 /// Why the body was not kept.

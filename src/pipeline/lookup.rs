@@ -1,9 +1,9 @@
 //! From the store, from a fetch that is under way, or from a fetch begun here.
 //!
 //! A stored response that is fresh, or may answer although it is not, answers at once; where it should be fetched anew,
-//! that happens behind the answer. Else the stage goes round: find, decide, join. A round ends with an answer, with the decision to go alone, or because the
-//! world changed meanwhile (a leader went away, a response turned out to vary); the number of rounds is bounded, and
-//! whoever runs out of them goes alone.
+//! that happens behind the answer. Else the stage goes round: find, decide, join. A round ends with an answer, with the
+//! decision to go alone, or because the world changed meanwhile (a leader went away, a response turned out to vary); the
+//! number of rounds is bounded, and whoever runs out of them goes alone.
 
 use std::sync::Arc;
 

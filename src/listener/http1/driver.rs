@@ -251,8 +251,7 @@ impl<S: Transport, H: Handler> Driver<S, H> {
             if S::SENDS_FILES
                 && let Some(piece) = body.take_file()
             {
-                let ended = sending.add_file(piece, &mut self.wire.borrow_mut().outbox);
-                if ended {
+                if sending.add_file(piece, &mut self.wire.borrow_mut().outbox) {
                     sending.body = None;
                 }
                 continue;

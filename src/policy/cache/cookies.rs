@@ -5,17 +5,25 @@ use http::{HeaderMap, HeaderValue};
 
 use super::pattern;
 
-/// Every `name=value` of every `Cookie` line, in order. Pairs that are not text are left out; see [`strip`] for what
-/// becomes of them.
-pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    headers.get_all(COOKIE).iter().filter_map(|line| std::str::from_utf8(line.as_bytes()).ok()).flat_map(split)
+/// Every name and value of every `Cookie` line, in order. A value may be any bytes, and one pair that cannot be read hides
+/// no other: what an origin sees of a keyed cookie must be in the key. Pairs whose name is not text are left out.
+pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let (name, value) = match pair.iter().position(|byte| *byte == b'=') {
+            Some(at) => (pair.get(..at)?, pair.get(at + 1..)?),
+            None => (pair, &[][..]),
+        };
+        let name = std::str::from_utf8(name.trim_ascii_end()).ok()?;
+        (!pair.is_empty()).then_some((name, value))
+    })
 }
 
 fn split(line: &str) -> impl Iterator<Item = (&str, &str)> {
     line.split(';')
         .map(str::trim)
         .filter(|pair| !pair.is_empty())
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|pair| pair.split_once('=').map_or((pair, ""), |(name, value)| (name.trim_end(), value)))
 }
 
 /// Removes the cookies whose names match `patterns` (`strip_cookies`); an emptied `Cookie` field goes too. Lines that
@@ -75,6 +83,14 @@ mod tests {
             assert_eq!(strip(&mut map, &patterns), removed, "{given:?}");
             assert_eq!(map, headers(expected), "{given:?}");
         }
+    }
+
+    #[test]
+    fn no_cookie_hides_another() {
+        let line = HeaderValue::from_bytes(b"lang =de; \xff=1; id=\xfe; =x;; theme").expect("a valid value");
+        let map = HeaderMap::from_iter([(COOKIE, line)]);
+        let found: Vec<_> = pairs(&map).collect();
+        assert_eq!(found, [("lang", &b"de"[..]), ("id", b"\xfe"), ("", b"x"), ("theme", b"")]);
     }
 
     #[test]

@@ -237,7 +237,7 @@ fn push_cookies(text: &mut String, headers: &HeaderMap, params: &KeyParams) {
         push_value(text, name.as_bytes());
         for (number, (_, value)) in cookies::pairs(headers).filter(|(found, _)| found == name).enumerate() {
             text.push(if number == 0 { '=' } else { ',' });
-            push_value(text, value.as_bytes());
+            push_value(text, value);
         }
     }
 }
