@@ -31,7 +31,7 @@ fn write(status: &Status, out: &mut String) -> fmt::Result {
     status.listeners.iter().try_for_each(|listener| write_listener(listener, out))?;
     for pool in &status.pools {
         let insecure = if pool.insecure { " (certificates NOT verified)" } else { "" };
-        writeln!(out, "\npool {}{insecure}", pool.name)?;
+        writeln!(out, "\npool {}, {}{insecure}", pool.name, pool.balance)?;
         pool.endpoints.iter().try_for_each(|endpoint| write_endpoint(endpoint, out))?;
     }
     write_store(&status.store, out)
@@ -61,13 +61,15 @@ fn write_listener(listener: &ListenerStatus, out: &mut String) -> fmt::Result {
 }
 
 fn write_endpoint(endpoint: &EndpointStatus, out: &mut String) -> fmt::Result {
-    let EndpointStatus { address, weight, state, healthy, backup, in_flight, requests, failures, last_probes } =
-        endpoint;
+    let EndpointStatus { address, weight, state, healthy, backup, in_flight, requests, failures, .. } = endpoint;
     let health = if *healthy { "healthy" } else { "FAILING" };
     let backup = if *backup { ", backup" } else { "" };
     write!(out, "  {address:<22} {state:<5} {health}, weight {weight}{backup}, {in_flight} in flight, ")?;
     write!(out, "{requests} attempts, {failures} failures")?;
-    if let Some(probe) = last_probes.last() {
+    if let Some(latency) = endpoint.latency_us {
+        write!(out, ", about {latency} us")?;
+    }
+    if let Some(probe) = endpoint.last_probes.last() {
         write!(out, ", last probe {} at {}", probe.detail, rfc3339(probe.at))?;
     }
     writeln!(out)
@@ -108,9 +110,9 @@ listeners
     certificate shop.example *.shop.example, until 2030-03-17T17:46:40.000Z
     certificate shop.example *.shop.example, until 2027-01-15T08:00:00.000Z
 
-pool web (certificates NOT verified)
+pool web, peak-ewma (certificates NOT verified)
   10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
-last probe 503 at 2026-11-23T06:41:30.000Z
+about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
 
 store 1000 of 2000 bytes, 10 entries, 2 in files, 1 evicted
   static           900 of 1500 bytes

@@ -17,7 +17,7 @@ use crate::admin::status::{
 use crate::admin::{Fault, View};
 use crate::listener::Gate;
 use crate::observe::{AccessLog, Metrics};
-use crate::policy::balance::AdminState;
+use crate::policy::balance::Balance;
 use crate::policy::cache::purge::Target;
 use crate::snapshot::{Current, Listener};
 use crate::store::{Purged, Purger, Store};
@@ -137,16 +137,14 @@ impl Overview {
 }
 
 fn pool_status(pool: &Pool) -> PoolStatus {
+    let by_latency = pool.params.balance == Balance::PeakEwma;
     let endpoints = pool.params.endpoints.iter().zip(&pool.endpoints).map(|(params, live)| {
         let counters = live.counters();
         EndpointStatus {
             address: params.address.to_string(),
             weight: params.weight,
-            state: match params.state {
-                AdminState::Up => "up",
-                AdminState::Drain => "drain",
-                AdminState::Down => "down",
-            },
+            state: params.state.token(),
+            latency_us: by_latency.then(|| live.estimated_latency()),
             healthy: live.healthy(),
             backup: params.backup,
             in_flight: u64::from(live.in_flight()),
@@ -157,6 +155,7 @@ fn pool_status(pool: &Pool) -> PoolStatus {
     });
     PoolStatus {
         name: pool.params.name.clone(),
+        balance: pool.params.balance.token(),
         insecure: pool.tls.as_ref().is_some_and(|tls| tls.spec().insecure),
         endpoints: endpoints.collect(),
     }

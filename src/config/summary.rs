@@ -8,7 +8,7 @@ use super::model::{
     Config, ListenerConfig, LogTarget, PoolConfig, RedirectToHttps, RouteAction, RouteConfig, TlsConfig,
 };
 use super::units::{show_duration, show_size};
-use crate::policy::balance::{AdminState, Balance};
+use crate::policy::balance::AdminState;
 use crate::policy::pool::EndpointParams;
 use crate::policy::route::{Condition, HostPattern, PathPattern};
 
@@ -118,42 +118,27 @@ fn pool_row(pool: &PoolConfig) -> Vec<String> {
         |health| format!("probes {} every {}", health.path, show_duration(health.interval)),
     );
     let encrypted = if pool.tls.is_some() { ", TLS" } else { "" };
-    vec![params.name.clone(), format!("{}, {probes}{encrypted}", balance(params.balance)), endpoints]
+    vec![params.name.clone(), format!("{}, {probes}{encrypted}", params.balance.token()), endpoints]
 }
 
 fn pool_json(pool: &PoolConfig) -> Json {
     json!({
         "name": pool.params.name,
-        "balance": balance(pool.params.balance),
+        "balance": pool.params.balance.token(),
         "tls": pool.tls.is_some(),
         "endpoints": pool.params.endpoints.iter().map(|endpoint| json!({
             "address": endpoint.address.to_string(),
             "weight": endpoint.weight,
             "max_connections": endpoint.max_connections,
             "backup": endpoint.backup,
-            "state": state(endpoint.state),
+            "state": endpoint.state.token(),
         })).collect::<Vec<_>>(),
     })
 }
 
-fn balance(balance: Balance) -> &'static str {
-    match balance {
-        Balance::RoundRobin => "round-robin",
-        Balance::LeastConnections => "least-connections",
-    }
-}
-
-fn state(state: AdminState) -> &'static str {
-    match state {
-        AdminState::Up => "up",
-        AdminState::Drain => "drain",
-        AdminState::Down => "down",
-    }
-}
-
 fn endpoint(endpoint: &EndpointParams) -> String {
     let backup = if endpoint.backup { " backup" } else { "" };
-    let state = if endpoint.state == AdminState::Up { "" } else { state(endpoint.state) };
+    let state = if endpoint.state == AdminState::Up { "" } else { endpoint.state.token() };
     format!("{} x{}{backup} {state}", endpoint.address, endpoint.weight).trim_end().to_owned()
 }
 

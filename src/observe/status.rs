@@ -131,6 +131,8 @@ pub struct CertificateStatus {
 pub struct PoolStatus {
     /// `name`
     pub name: String,
+    /// `balance`
+    pub balance: &'static str,
     /// True when certificates of its endpoints are not verified.
     pub insecure: bool,
     /// In file order.
@@ -152,6 +154,8 @@ pub struct EndpointStatus {
     pub backup: bool,
     /// Exchanges whose response has not ended.
     pub in_flight: u64,
+    /// Estimated time to a response head in microseconds, 0 = nothing known; only where the pool balances by it.
+    pub latency_us: Option<u32>,
     /// Attempts made.
     pub requests: u64,
     /// Attempts that failed.
@@ -244,6 +248,7 @@ pub(crate) mod tests {
             }],
             pools: vec![PoolStatus {
                 name: "web".into(),
+                balance: "peak-ewma",
                 insecure: true,
                 endpoints: vec![EndpointStatus {
                     address: "10.0.0.11:8080".into(),
@@ -252,6 +257,7 @@ pub(crate) mod tests {
                     healthy: false,
                     backup: true,
                     in_flight: 5,
+                    latency_us: Some(1500),
                     requests: 100,
                     failures: 9,
                     last_probes: vec![ProbeStatus { at: at(1_795_416_090), ok: false, detail: "503".into() }],

@@ -16,12 +16,13 @@ use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::observe::{Attempt, Phases};
 use crate::policy::balance::NoEndpoint;
+use crate::policy::balance::hash::HashFacts;
 use crate::policy::fields;
 use crate::policy::retry::{self, Again, Failure, RetryFacts};
 use crate::policy::route::pick_split;
 use crate::policy::validators;
 use crate::snapshot::{Action, Route};
-use crate::upstream::{Answer, OutRequest, Pool, Timings};
+use crate::upstream::{Answer, OutRequest, Pool, Timings, Wanted};
 
 /// A request ready for the farm.
 pub(super) struct Order {
@@ -29,12 +30,14 @@ pub(super) struct Order {
     pub(super) pool: Arc<Pool>,
     /// As the origin is to see it.
     pub(super) request: OutRequest,
+    /// What a pool that balances by hash goes by.
+    pub(super) key: Option<u64>,
 }
 
 impl Order {
     /// The same order once more. Orders for the cache have no body.
     pub(super) fn repeat(&self) -> Self {
-        Self { pool: Arc::clone(&self.pool), request: repeat(&self.request) }
+        Self { pool: Arc::clone(&self.pool), request: repeat(&self.request), key: self.key }
     }
 
     /// The same order for all of it.
@@ -139,7 +142,15 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
         body: Body::Empty,
         interim: if for_cache { Interim::default() } else { exchange.head.interim.clone() },
     };
-    Ok(Order { pool: Arc::clone(pool), request })
+    Ok(Order { pool: Arc::clone(pool), request, key: hash_key(exchange, pool) })
+}
+
+/// What the exchange is hashed by. A fetch for the store goes where the client that caused it belongs: that says nothing
+/// about the client to anybody.
+fn hash_key(exchange: &Exchange, pool: &Pool) -> Option<u64> {
+    let by = pool.params.hash.as_ref()?;
+    let facts = HashFacts { client: exchange.peer.client.ip(), uri: &exchange.uri, headers: &exchange.head.headers };
+    by.key(&facts)
 }
 
 /// Makes `Host` the one form that routing and the cache key saw. `A.example:80` and `a.example.` share a stored response
@@ -171,13 +182,14 @@ fn pick_pool(split: &[(Arc<Pool>, u32)], random: u64) -> Option<&Arc<Pool>> {
 /// # Errors
 /// The last attempt's failure; `NoEndpoint` or `PoolFull` when there was nobody to try.
 pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -> Result<Reply, ProxyError> {
-    let Order { pool, mut request } = order;
+    let Order { pool, mut request, key } = order;
     trace.pool = Some(Arc::clone(&pool.name));
     let mut retries =
         Retries { pool: &pool, method: request.method.clone(), made: 0, silent_used: false, tried: Vec::new() };
     let mut last = None;
     loop {
-        let slot = match worker.connections.pick(&pool, &retries.tried) {
+        let wanted = Wanted { tried: &retries.tried, key, random: worker.random() };
+        let slot = match worker.connections.pick(&pool, &wanted) {
             Ok(slot) => slot,
             Err(nobody) => return Err(last.unwrap_or_else(|| no_endpoint(nobody))),
         };

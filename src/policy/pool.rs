@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::balance::hash::HashBy;
 use super::balance::{AdminState, Balance};
 use super::health::HealthParams;
 use super::retry::RetryParams;
@@ -15,6 +16,10 @@ pub struct PoolParams {
     pub name: String,
     /// `balance`
     pub balance: Balance,
+    /// `hash`: what `Balance::Hash` goes by; `None` with every other algorithm.
+    pub hash: Option<HashBy>,
+    /// `slow_start`: how long an endpoint that comes back takes to get its whole share; `None` = no time at all.
+    pub slow_start: Option<Duration>,
     /// `endpoints` in file order; at least one.
     pub endpoints: Vec<EndpointParams>,
     /// `host`

@@ -25,8 +25,8 @@ use super::numbers::OwnNumbers;
 use super::pool::{Pool, PoolId};
 use crate::body::{Body, Interim, Response};
 use crate::clock::Now;
-use crate::error::{ErrorKind, ProxyError, Retry, Stage};
-use crate::policy::balance::{Balance, EndpointView, NoEndpoint, Picker};
+use crate::error::{ErrorKind, ProxyError, Retry, Source, Stage};
+use crate::policy::balance::{Balance, EndpointView, NoEndpoint, PickFacts, Picker};
 
 /// A request as the origin is to see it.
 #[derive(Debug)]
@@ -69,6 +69,17 @@ pub struct Timings {
     pub tls: Option<Duration>,
     /// From the beginning of the request to the end of the head.
     pub first_byte: Duration,
+}
+
+/// What an exchange wants of a pick.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Endpoints it has tried already.
+    pub tried: &'a [usize],
+    /// What it is hashed by; `None` = any endpoint will do.
+    pub key: Option<u64>,
+    /// Any number.
+    pub random: u64,
 }
 
 /// An attempt that gave no response head.
@@ -115,20 +126,21 @@ impl Connections {
         }
     }
 
-    /// A slot at the endpoint whose turn it is, those in `tried` excepted. Cost: no allocation, no lock.
+    /// A slot at the endpoint whose turn it is. Cost: no allocation, no lock.
     ///
     /// # Errors
     /// Why no endpoint of the pool can take the exchange.
-    pub fn pick(&self, pool: &Arc<Pool>, tried: &[usize]) -> Result<Slot, NoEndpoint> {
+    pub fn pick(&self, pool: &Arc<Pool>, wanted: &Wanted<'_>) -> Result<Slot, NoEndpoint> {
         let mut picks = self.picks.borrow_mut();
         let balance = pool.params.balance;
         let picker = picks.entry((pool.id, balance)).or_insert_with(|| Picker::new(balance));
         let mut views = self.views.borrow_mut();
+        let facts = PickFacts { panic: pool.params.panic, random: wanted.random, key: wanted.key };
         // Other workers may fill an endpoint between view and take. Each round the view is newer; one round per
         // endpoint is enough for any pool that is not full.
         for _ in 0..=pool.endpoints.len() {
-            pool.view(tried, &mut views);
-            let index = picker.pick(&views, pool.params.panic)?;
+            pool.view(wanted.tried, &mut views);
+            let index = picker.pick(&views, &facts)?;
             let limit = views.get(index).map_or(0, |view| view.max_connections);
             if let Some(guard) = pool.endpoints.get(index).and_then(|endpoint| endpoint.take(limit)) {
                 return Ok(Slot { index, guard });
@@ -157,6 +169,7 @@ impl Connections {
         let endpoint = Arc::clone(slot.guard.endpoint());
         let index = slot.index;
         let mut timings = Timings::default();
+        let by_latency = pool.params.balance == Balance::PeakEwma;
         let idle = allow_reuse.then(|| self.idle.borrow_mut().checkout(pool, &endpoint, self.coarse.get())).flatten();
         let reused = idle.is_some();
         endpoint.count_attempt(reused);
@@ -166,6 +179,9 @@ impl Connections {
                 Ok(link) => link,
                 Err(kind) => {
                     endpoint.count_failure(kind);
+                    if by_latency {
+                        endpoint.observe_latency(now() - started, true);
+                    }
                     let error = ProxyError::new(kind, Stage::Forward).with_retry(Retry::NothingSent);
                     return Err(Failure { error, replayable: true });
                 }
@@ -173,9 +189,12 @@ impl Connections {
         };
         let (connections, pool) = (Rc::clone(self), Arc::clone(pool));
         let attempt = Attempt { connections, pool, link, slot, started, reused };
-        let response = attempt.run(request).await?;
+        let outcome = attempt.run(request).await;
         timings.first_byte = now() - started;
-        Ok(Answer { response, reused, timings, index })
+        if by_latency && let Some(failed) = counts_against(&outcome) {
+            endpoint.observe_latency(timings.first_byte, failed);
+        }
+        outcome.map(|response| Answer { response, reused, timings, index })
     }
 
     /// Drops idle connections that have ended or outlived `keep_alive.timeout`. The worker calls this each second.
@@ -207,6 +226,16 @@ impl Connections {
     /// Takes back the connection of a finished exchange.
     pub(super) fn park(&self, pool: &Pool, endpoint: &Arc<Endpoint>, link: Box<Link>) {
         self.idle.borrow_mut().park(pool, endpoint, link, self.coarse.get());
+    }
+}
+
+/// Whether an attempt speaks against its endpoint; `None` when it says nothing about it: the client went away, or a
+/// connection that had been idle turned out closed.
+fn counts_against(outcome: &Result<Response, Failure>) -> Option<bool> {
+    match outcome {
+        Ok(response) => Some(response.status.is_server_error()),
+        Err(failure) if failure.error.retry == Retry::StaleConnection => None,
+        Err(failure) => (failure.error.kind.row().source == Source::Upstream).then_some(true),
     }
 }
 

@@ -8,10 +8,14 @@ use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::connect::now;
+use super::moment::{millis, present};
 use crate::clock::Now;
 use crate::error::ErrorKind;
+use crate::policy::balance::hash::digest;
+use crate::policy::balance::peak_ewma::Latency;
 use crate::policy::pool::Address;
 
 /// Probe results kept per endpoint: enough for `/status` to show a fall and what led to it.
@@ -52,6 +56,12 @@ pub struct Endpoint {
     in_flight: AtomicU32,
     /// Written by the probes only; true before the first verdict.
     healthy: AtomicBool,
+    /// When it came back to the pool, by [`millis`]; 0 = it was never away. Slow start counts from here.
+    back: AtomicU64,
+    /// [`Latency::to_bits`]; kept in pools that balance by it.
+    latency: AtomicU64,
+    /// A number made of the address, the same in every process.
+    seed: u64,
     counters: Tally,
     probes: Mutex<VecDeque<ProbeRecord>>,
     resolved: Mutex<Arc<[SocketAddr]>>,
@@ -104,12 +114,16 @@ impl Endpoint {
     /// A new endpoint: healthy until a probe says otherwise, nothing in flight.
     #[must_use]
     pub fn new(address: Address) -> Arc<Self> {
+        let label: Arc<str> = address.to_string().into();
         Arc::new(Self {
-            label: address.to_string().into(),
+            seed: digest(label.as_bytes()),
+            label,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,
             in_flight: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
+            back: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
             counters: Tally::default(),
             probes: Mutex::default(),
             resolved: Mutex::new(Arc::new([])),
@@ -149,7 +163,48 @@ impl Endpoint {
 
     /// Publishes a verdict. Only the probes call this.
     pub fn set_healthy(&self, healthy: bool) {
+        if healthy && !self.healthy() {
+            self.come_back(now());
+        }
         self.healthy.store(healthy, Ordering::Relaxed);
+    }
+
+    /// A number made of the address, the same in every process.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The estimated time to a response head in microseconds, as of the moment `millis`; 0 = nothing is known.
+    pub(super) fn latency(&self, millis: u64) -> u32 {
+        Latency::from_bits(self.latency.load(Ordering::Relaxed)).micros(millis as u32)
+    }
+
+    /// The estimated time to a response head in microseconds as of now; 0 = nothing is known.
+    #[must_use]
+    pub fn estimated_latency(&self) -> u32 {
+        self.latency(present())
+    }
+
+    /// Takes an attempt into the estimate.
+    pub(super) fn observe_latency(&self, took: Duration, failed: bool) {
+        let at = present() as u32;
+        let next = |bits| Some(Latency::from_bits(bits).observe(took, failed, at).to_bits());
+        // Every closure result is Some: this cannot fail.
+        let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// How long ago it came back, as of the moment `millis`; `None` = it was never away.
+    pub(super) fn back_since(&self, millis: u64) -> Option<Duration> {
+        match self.back.load(Ordering::Relaxed) {
+            0 => None,
+            back => Some(Duration::from_millis(millis.saturating_sub(back))),
+        }
+    }
+
+    /// It takes traffic (again) from `at` on.
+    pub(super) fn come_back(&self, at: Instant) {
+        self.back.store(millis(at), Ordering::Relaxed);
     }
 
     /// A reading of the counters.

@@ -25,6 +25,7 @@ mod fault;
 mod http1;
 mod idle;
 mod link;
+mod moment;
 mod numbers;
 mod patience;
 mod pool;
@@ -34,7 +35,7 @@ mod stream;
 mod tests;
 mod tls;
 
-pub use client::{Answer, Connections, Failure, OutRequest, Timings};
+pub use client::{Answer, Connections, Failure, OutRequest, Timings, Wanted};
 pub use endpoint::{Counters, Endpoint, InFlightGuard, ProbeRecord, Slot};
 pub use pool::{Pool, PoolId};
 pub use probe::Probes;

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
 
+use super::connect::now;
 use super::endpoint::Endpoint;
+use super::moment::present;
 use super::tls::ClientTls;
-use crate::policy::balance::EndpointView;
+use crate::policy::balance::{Balance, EndpointView};
+use crate::policy::health::slow_start;
 use crate::policy::pool::{Address, HostHeader, PoolParams};
 
 /// Identity of a pool over generations: a pool keeps it as long as its name stays.
@@ -45,7 +48,14 @@ impl Pool {
         let mut live = |address: &Address| match kept.iter().position(|endpoint| endpoint.address() == address) {
             // Removed from the list, so that an address written twice becomes two endpoints, not one counted twice.
             Some(position) => kept.swap_remove(position),
-            None => Endpoint::new(address.clone()),
+            None => {
+                let endpoint = Endpoint::new(address.clone());
+                if previous.is_some() {
+                    // One that joins a pool at work has as much to warm up as one that comes back.
+                    endpoint.come_back(now());
+                }
+                endpoint
+            }
         };
         let endpoints = params.endpoints.iter().map(|endpoint| live(&endpoint.address)).collect();
         let tls = match (tls, previous.and_then(|pool| pool.tls.as_ref())) {
@@ -65,19 +75,39 @@ impl Pool {
         }
     }
 
-    /// What a pick sees of the endpoints, written over `views`. Cost: no allocation once `views` has grown.
+    /// What a pick sees of the endpoints, written over `views`. Cost: no allocation once `views` has grown; the clock is
+    /// read only for pools in which something depends on it.
     pub fn view(&self, tried: &[usize], views: &mut Vec<EndpointView>) {
         views.clear();
         let pairs = self.params.endpoints.iter().zip(&self.endpoints).enumerate();
         views.extend(pairs.map(|(index, (params, live))| EndpointView {
-            weight: params.weight,
+            weight: u32::from(params.weight),
             in_flight: live.in_flight(),
             max_connections: params.max_connections.unwrap_or(u32::MAX),
             healthy: live.healthy(),
             state: params.state,
             backup: params.backup,
             tried: tried.contains(&index),
+            latency: 0,
+            seed: live.seed(),
         }));
+        let by_latency = self.params.balance == Balance::PeakEwma;
+        if by_latency || self.params.slow_start.is_some() {
+            self.view_in_time(present(), by_latency, views);
+        }
+    }
+
+    /// The part of the view that depends on the time.
+    #[inline(never)]
+    fn view_in_time(&self, millis: u64, by_latency: bool, views: &mut [EndpointView]) {
+        for ((view, params), live) in views.iter_mut().zip(&self.params.endpoints).zip(&self.endpoints) {
+            if by_latency {
+                view.latency = live.latency(millis);
+            }
+            if let Some(ramp) = self.params.slow_start {
+                view.weight = slow_start::share(params.weight, live.back_since(millis), ramp);
+            }
+        }
     }
 
     /// What `Host` the endpoint sees; `None` = the client's (`host = "preserve"`).

@@ -209,6 +209,8 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
     let mut params = PoolParams {
         name: "web".into(),
         balance: Balance::RoundRobin,
+        hash: None,
+        slow_start: None,
         endpoints: addresses.iter().map(endpoint).collect(),
         host: HostHeader::Preserve,
         health: None,
@@ -274,7 +276,7 @@ async fn until(mut done: impl FnMut() -> bool) {
 }
 
 async fn send(worker: &Rc<Connections>, pool: &Arc<Pool>, mut request: OutRequest) -> Result<Answer, Failure> {
-    let slot = worker.pick(pool, &[]).expect("a free endpoint");
+    let slot = worker.pick(pool, &Wanted::default()).expect("a free endpoint");
     worker.send(pool, slot, &mut request, true).await
 }
 
@@ -643,9 +645,9 @@ async fn a_stale_request_comes_back_as_it_was() {
     let (worker, pool) = (Rc::new(Connections::new()), pool(&[origin.address], |_| ()));
     assert_eq!(outcome(&worker, &pool, get()).await, "200 5 complete");
     let mut request = request(Method::PUT, Body::full("small"));
-    let slot = worker.pick(&pool, &[]).unwrap();
+    let slot = worker.pick(&pool, &Wanted::default()).unwrap();
     assert!(worker.send(&pool, slot, &mut request, true).await.unwrap_err().replayable);
-    let slot = worker.pick(&pool, &[]).unwrap();
+    let slot = worker.pick(&pool, &Wanted::default()).unwrap();
     let answer = worker.send(&pool, slot, &mut request, false).await.unwrap();
     assert_eq!(drain(answer.response.body).await.0, 5);
     assert_eq!(origin.last_head(), "PUT /a?b=c HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 5\r\n\r\n");
@@ -938,9 +940,10 @@ async fn a_full_or_tried_endpoint_is_not_picked() {
     let addresses = [SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2))];
     let pool = pool(&addresses, |params| params.endpoints[0].max_connections = Some(1));
     let worker = Connections::new();
-    let held = [worker.pick(&pool, &[1]).unwrap(), worker.pick(&pool, &[]).unwrap(), worker.pick(&pool, &[]).unwrap()];
+    let elsewhere = Wanted { tried: &[1], ..Wanted::default() };
+    let held = [elsewhere, Wanted::default(), Wanted::default()].map(|wanted| worker.pick(&pool, &wanted).unwrap());
     assert_eq!(held.each_ref().map(|slot| slot.index), [0, 1, 1]);
-    assert!(worker.pick(&pool, &[1]).is_err());
+    assert!(worker.pick(&pool, &elsewhere).is_err());
 }
 
 #[tokio::test]

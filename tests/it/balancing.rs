@@ -73,6 +73,95 @@ fn least_connections_avoids_the_busy() {
 }
 
 #[test]
+fn random_two_sees_the_weights_and_avoids_the_busy() {
+    let done = Gate::new();
+    let slow = Origin::always(Reply::ok("slow").hold(&done));
+    let quick = Origin::always(Reply::ok("quick"));
+    let gate = Tidegate::start(&pooled(&[(&slow, ", weight = 1000"), (&quick, "")], "balance = \"random-two\""));
+    let mut stuck = Vec::new();
+    // The thousandfold weight is worth a thousand in flight; every exchange goes there until the gate opens.
+    for sent in 1..=20 {
+        let mut client = gate.client();
+        client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+        stuck.push(client);
+        crate::support::gate::poll("the request", || (slow.requests() + quick.requests() >= sent).then_some(()));
+    }
+    assert!(slow.requests() >= 18, "{} of 20", slow.requests());
+    let own = format!("address = \"{}\"", slow.address());
+    gate.reload(|text| text.replace(&format!("{own}, weight = 1000"), &own));
+    // With equal weights the busy one loses every comparison.
+    for _ in 0..10 {
+        assert_eq!(gate.get("/").expect(200).text(), "quick");
+    }
+    done.open();
+}
+
+#[test]
+fn peak_ewma_leaves_the_slow_alone() {
+    let held = Gate::new();
+    let slow = Origin::always(Reply::new(500).body("").hold(&held));
+    let quick = Origin::always(Reply::ok("quick"));
+    let gate = Tidegate::start(&pooled(&[(&slow, ""), (&quick, "")], "balance = \"peak-ewma\""));
+    // Nobody is known: the first two exchanges go to different ones, whoever is slow.
+    let mut clients = [gate.client(), gate.client()];
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    }
+    slow.wait_requests(1);
+    quick.wait_requests(1);
+    held.open();
+    for client in &mut clients {
+        client.answer("GET").expect("an answer");
+    }
+    gate.expect_idle();
+    for _ in 0..20 {
+        assert_eq!(gate.get("/").expect(200).text(), "quick", "one failure weighs more than twenty answers");
+    }
+    assert!(gate.endpoint(&slow)["latency_us"].as_u64() > Some(500_000), "{:?}", gate.endpoint(&slow));
+    assert_eq!(slow.requests(), 1);
+}
+
+#[test]
+fn a_hash_keeps_a_key_where_it_is() {
+    let origins = origins(&["a", "b", "c"]);
+    let endpoints: Vec<_> = origins.iter().map(|origin| (origin, "")).collect();
+    let gate = Tidegate::start(&pooled(&endpoints, "balance = \"hash\"\nhash = \"header:X-User\""));
+    let owner = |user: usize| {
+        let request = crate::support::client::Request::new("GET", "/").field("X-User", &format!("user-{user}"));
+        gate.client().ask(&request).expect(200).text()
+    };
+    let before: Vec<_> = (0..30).map(owner).collect();
+    for (user, name) in before.iter().enumerate() {
+        assert_eq!(owner(user), *name, "on every worker");
+    }
+    assert!(["a", "b", "c"].iter().all(|name| before.iter().any(|owner| owner == name)), "{before:?}");
+    // One leaves: its keys move, and no others.
+    let own = format!("address = \"{}\"", origins[1].address());
+    gate.reload(|text| text.replace(&own, &format!("{own}, state = \"drain\"")));
+    for (user, name) in before.iter().enumerate() {
+        let now = owner(user);
+        assert!(now != "b" && (name == "b" || now == *name), "user {user} from {name} to {now}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_joins_starts_slowly() {
+    let origins = origins(&["a", "b"]);
+    let gate = Tidegate::start(&pooled(&[(&origins[0], "")], "slow_start = \"1h\""));
+    gate.get("/").expect(200);
+    let rows = format!("{{ address = \"{}\" }}", origins[0].address());
+    let joined = format!("{rows}, {{ address = \"{}\" }}", origins[1].address());
+    gate.reload(|text| text.replace(&rows, &joined));
+    let mut client = gate.client();
+    for _ in 0..110 {
+        client.get("/").expect(200);
+    }
+    // A tenth of an equal share, and within this test's time hardly more: 10 of 110.
+    let counts = counts(&origins);
+    assert!((8..=13).contains(&counts[1]), "{counts:?}");
+}
+
+#[test]
 fn a_backup_serves_when_nobody_else_can() {
     let (first, backup) = (Origin::always(Reply::ok("first")), Origin::always(Reply::ok("backup")));
     let gate = Tidegate::start(&pooled(&[(&first, ""), (&backup, ", backup = true")], ""));

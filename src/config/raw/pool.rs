@@ -13,6 +13,10 @@ table! {
         name: Name [required],
         /// How an endpoint is picked; always by weight.
         balance: RawBalance = RawBalance::RoundRobin,
+        /// What balance = "hash" goes by: client-ip, uri, header:NAME or cookie:NAME.
+        hash: String,
+        /// How long an endpoint that comes back, or is new, takes to get its whole share; 0s is no time at all.
+        slow_start: Span<0, HOUR> = Span::seconds(0),
         /// The origin servers.
         endpoints: List<RawEndpoint, 1> [required],
         /// What Host the origin sees: preserve (the client's), endpoint (the address as written), or a name.
@@ -32,7 +36,7 @@ table! {
         /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
         tls: RawPoolTls,
     }
-    later { "hash", "discover", "outlier", "sticky", "queue", "send_proxy_protocol" }
+    later { "discover", "outlier", "sticky", "queue", "send_proxy_protocol" }
 }
 
 words! {
@@ -40,8 +44,10 @@ words! {
     RawBalance {
         "round-robin" => RoundRobin,
         "least-connections" => LeastConnections,
+        "random-two" => RandomTwo,
+        "peak-ewma" => PeakEwma,
+        "hash" => Hash,
     }
-    later { "random-two", "peak-ewma", "hash" }
 }
 
 words! {

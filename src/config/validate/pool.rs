@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use http::HeaderName;
+
 use super::{Validation, items};
 use crate::config::model::{PoolConfig, UpstreamTlsConfig};
 use crate::config::raw::{
@@ -10,6 +12,7 @@ use crate::config::raw::{
 use crate::config::shape::Given;
 use crate::config::source::Location;
 use crate::config::units::{is_host_or_ip, show_duration};
+use crate::policy::balance::hash::HashBy;
 use crate::policy::balance::{AdminState, Balance};
 use crate::policy::health::HealthParams;
 use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, PoolParams, PoolTimeouts};
@@ -26,7 +29,12 @@ impl Validation<'_> {
             balance: match raw.balance.value {
                 RawBalance::RoundRobin => Balance::RoundRobin,
                 RawBalance::LeastConnections => Balance::LeastConnections,
+                RawBalance::RandomTwo => Balance::RandomTwo,
+                RawBalance::PeakEwma => Balance::PeakEwma,
+                RawBalance::Hash => Balance::Hash,
             },
+            hash: self.hash(raw),
+            slow_start: raw.slow_start.nonzero(),
             endpoints,
             host: self.host_header(&raw.host),
             health: raw.health.given().map(|health| self.health(health)),
@@ -44,6 +52,29 @@ impl Validation<'_> {
             },
         };
         PoolConfig { params, tls: raw.tls.given().map(|tls| self.pool_tls(tls)), endpoints_at }
+    }
+
+    /// `hash`, which stands with `balance = "hash"` and with no other.
+    fn hash(&mut self, raw: &RawPool) -> Option<HashBy> {
+        let by_hash = raw.balance.value == RawBalance::Hash;
+        let Some(given) = raw.hash.given() else {
+            if by_hash && raw.hash.is_absent() {
+                let help = "add hash = \"client-ip\", \"uri\", \"header:NAME\" or \"cookie:NAME\"";
+                self.faults.push(raw.balance.place.fault("= \"hash\" needs something to hash", help));
+            }
+            return None;
+        };
+        if !by_hash {
+            let what = "has no effect without balance = \"hash\"";
+            self.faults.push(given.place.fault(what, "add balance = \"hash\", or remove it"));
+        }
+        let by = hash_by(given);
+        if by.is_none() {
+            let what =
+                format!("must be \"client-ip\", \"uri\", \"header:NAME\" or \"cookie:NAME\", got {:?}", given.value);
+            self.faults.push(given.place.fault(what, ""));
+        }
+        by
     }
 
     /// The endpoints and where their addresses stand; an address may be there once.
@@ -143,6 +174,17 @@ impl Validation<'_> {
             insecure: raw.insecure.value,
             at,
         }
+    }
+}
+
+fn hash_by(text: &str) -> Option<HashBy> {
+    match text.split_once(':') {
+        None if text == "client-ip" => Some(HashBy::ClientIp),
+        None if text == "uri" => Some(HashBy::Uri),
+        Some(("header", name)) => name.parse().ok().map(HashBy::Header),
+        // A cookie's name is a token, as a field's is (RFC 6265 §4.1.1), but its case matters.
+        Some(("cookie", name)) => name.parse::<HeaderName>().ok().map(|_| HashBy::Cookie(name.to_owned())),
+        _ => None,
     }
 }
 

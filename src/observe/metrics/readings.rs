@@ -97,6 +97,13 @@ fn endpoints(page: &mut Page, pools: &[PoolStatus]) {
     family("tidegate_endpoint_in_flight", Kind::Gauge, "Exchanges whose response has not ended.", |e| e.in_flight);
     family("tidegate_endpoint_attempts_total", Kind::Counter, "Attempts made.", |e| e.requests);
     family("tidegate_endpoint_failures_total", Kind::Counter, "Attempts that failed.", |e| e.failures);
+    let help = "Estimated time to a response head, where a pool balances by it.";
+    page.family("tidegate_endpoint_latency_seconds", Kind::Gauge, help);
+    for (pool, endpoint) in pools.iter().flat_map(|pool| pool.endpoints.iter().map(move |each| (pool, each))) {
+        if let Some(micros) = endpoint.latency_us {
+            page.sample("", &[("pool", &pool.name), ("endpoint", &endpoint.address)], f64::from(micros) / 1e6);
+        }
+    }
 }
 
 fn store(page: &mut Page, store: &StoreStatus) {

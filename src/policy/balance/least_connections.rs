@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     /// Picks `count` times; every exchange stays in flight.
-    fn fill(weights: &[u16], in_flight: &[u32], count: usize) -> Vec<usize> {
+    fn fill(weights: &[u32], in_flight: &[u32], count: usize) -> Vec<usize> {
         let mut views: Vec<_> = weights
             .iter()
             .zip(in_flight)
@@ -80,7 +80,7 @@ mod tests {
     proptest! {
         #[test]
         fn nobody_with_less_load_is_passed_over(
-            pool in proptest::collection::vec((1..=1000_u16, 0..100_u32), 1..8),
+            pool in proptest::collection::vec((1..=1000_u32, 0..100_u32), 1..8),
             start in 0..8_usize,
         ) {
             let views: Vec<_> = pool.iter().map(|&(weight, in_flight)| EndpointView { in_flight, ..up(weight) }).collect();

@@ -44,7 +44,7 @@ mod tests {
     use super::super::tests::up;
     use super::*;
 
-    fn turns(state: &mut WeightedRoundRobin, weights: &[u16], turns: usize) -> Vec<usize> {
+    fn turns(state: &mut WeightedRoundRobin, weights: &[u32], turns: usize) -> Vec<usize> {
         let views: Vec<_> = weights.iter().map(|&weight| up(weight)).collect();
         (0..turns).filter_map(|_| state.choose(&views, |view| view.weight > 0)).collect()
     }
@@ -58,12 +58,12 @@ mod tests {
     #[test]
     fn shares_over_any_period_are_exact() {
         for weights in [&[3, 2, 1][..], &[1000, 1], &[7], &[1, 0, 4, 9, 2]] {
-            let period: usize = weights.iter().map(|&weight| usize::from(weight)).sum();
+            let period: usize = weights.iter().map(|&weight| weight as usize).sum();
             let mut state = WeightedRoundRobin::default();
             for _ in 0..3 {
                 let picks = turns(&mut state, weights, period);
                 for (index, &weight) in weights.iter().enumerate() {
-                    assert_eq!(picks.iter().filter(|&&pick| pick == index).count(), usize::from(weight), "{weights:?}");
+                    assert_eq!(picks.iter().filter(|&&pick| pick == index).count(), weight as usize, "{weights:?}");
                 }
             }
         }
