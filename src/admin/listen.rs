@@ -126,7 +126,8 @@ fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Fault, Status};
+    use crate::admin::{Explained, Fault, Status};
+    use crate::config::routing::Asked;
     use crate::observe::status::tests::sample;
     use crate::policy::cache::purge::Target;
     use crate::store::Purged;
@@ -151,6 +152,10 @@ mod tests {
 
         fn token(&self) -> Option<Arc<str>> {
             None
+        }
+
+        fn explain(&self, _asked: &Asked) -> Result<Explained, String> {
+            Err("nothing".into())
         }
 
         fn purge(&self, target: Target, soft: bool, _dry: bool) -> BoxFuture<'static, Purged> {

@@ -6,6 +6,7 @@
 //! | `GET /readyz` | 200 while exchanges are served, else 503 with the reason |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /status` | JSON; `?format=text` for people |
+//! | `GET /explain?url=URL` | JSON: what would become of a request; `&format=text` for people |
 //! | `POST /purge` | JSON: what is to go; 200 with how much went |
 //! | `POST /reload` | 200 with the generation, or 422 with every fault |
 //!
@@ -13,6 +14,7 @@
 //! `Authorization: Bearer TOKEN`; the configuration refuses anything but loopback without one. A request that a browser
 //! sent from another site (it has an `Origin`) may not reload or purge.
 
+mod explain;
 mod listen;
 mod purge;
 mod routes;
@@ -22,10 +24,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::config::routing::Asked;
 use crate::policy::cache::purge::Target;
 use crate::store::Purged;
 
 pub use crate::observe::status::{self, Fault, Status};
+pub use explain::Explained;
 pub use listen::{Socket, bind, serve};
 pub use routes::router;
 
@@ -45,6 +49,12 @@ pub trait View: Send + Sync + 'static {
 
     /// The token in force (`admin.token_file`), looked up for each request so that a reload may change it.
     fn token(&self) -> Option<Arc<str>>;
+
+    /// What would become of a request; nothing is counted, fetched or moved.
+    ///
+    /// # Errors
+    /// Words that say why no route is asked.
+    fn explain(&self, asked: &Asked) -> Result<Explained, String>;
 
     /// Purges everywhere, or with `dry` counts what would go. It goes on when the future is dropped.
     fn purge(&self, target: Target, soft: bool, dry: bool) -> BoxFuture<'static, Purged>;

@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::explain::explain;
 use super::purge::purge;
 use super::{View, text};
 use crate::observe::metrics;
@@ -29,6 +30,7 @@ pub fn router(view: Arc<dyn View>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/explain", get(explain))
         .route("/reload", post(reload))
         .route("/purge", post(purge).layer(DefaultBodyLimit::max(ORDER_BYTES)))
         .route_layer(middleware::from_fn_with_state(view.clone(), authorize));
@@ -109,7 +111,8 @@ pub(super) fn refusal(status: StatusCode, reason: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Fault, Status};
+    use crate::admin::{Explained, Fault, Status};
+    use crate::config::routing::Asked;
     use crate::observe::status::tests::sample;
     use crate::policy::cache::purge::Target;
     use crate::store::Purged;
@@ -142,6 +145,15 @@ mod tests {
 
         fn token(&self) -> Option<Arc<str>> {
             self.token.map(Into::into)
+        }
+
+        fn explain(&self, asked: &Asked) -> Result<Explained, String> {
+            if asked.url.host() == Some("nowhere") {
+                return Err("no listener".into());
+            }
+            let routing_text = format!("{} {}\n", asked.method, asked.url);
+            let routing = json!({ "fields": asked.headers.len(), "client": asked.client.to_string() });
+            Ok(Explained { generation: 7, next: "forward", routing, routing_text, pools: Vec::new(), cache: None })
         }
 
         fn purge(&self, target: Target, soft: bool, _dry: bool) -> BoxFuture<'static, Purged> {
@@ -187,6 +199,13 @@ mod tests {
         check(healthy(), "GET /status?format=json", 200, r#""generation":7"#).await;
         check(healthy(), "GET /status?format=text", 200, "generation 7, watching by inotify\n").await;
         check(healthy(), "GET /status?format=html", 400, "").await;
+        check(healthy(), "GET /explain?url=http://a/&format=text", 200, "GET http://a/\n\nnext      forward\n").await;
+        let asked = "GET /explain?url=http%3A%2F%2Fa%2F&header=A%3Ab&header=A:c&client=::1&method=HEAD&listener=l";
+        check(healthy(), asked, 200, r#""routing":{"client":"::1","fields":2}"#).await;
+        check(healthy(), "GET /explain?url=http://nowhere/", 422, r#"{"error":"no listener"}"#).await;
+        for query in ["", "url=/a", "url=http://a/&header=x", "url=http://a/&client=x", "url=http://a/&what=x"] {
+            check(healthy(), &format!("GET /explain?{query}"), 400, "error").await;
+        }
         check(healthy(), "POST /reload", 200, r#"{"generation":8,"ok":true}"#).await;
         check(healthy(), "GET /reload", 405, r#"{"error":"method_not_allowed"}"#).await;
         check(healthy(), "POST /status", 405, r#"{"error":"method_not_allowed"}"#).await;
@@ -220,7 +239,7 @@ mod tests {
         let locked = || Stub { token: Some("s3cret"), ..healthy() };
         check(locked(), "GET /healthz", 200, "").await;
         check(locked(), "GET /readyz", 200, "").await;
-        for request in ["GET /metrics", "GET /status", "POST /reload"] {
+        for request in ["GET /metrics", "GET /status", "GET /explain?url=http://a/", "POST /reload"] {
             check(locked(), request, 401, r#"{"error":"unauthorized"}"#).await;
         }
         check(locked(), "GET /nothing", 404, "").await;

@@ -151,6 +151,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
         bound: Arc::clone(listeners.bound()),
         ledger: Arc::clone(&ledger),
         ask,
+        clock: clock.clone(),
     };
     side.spawn(admin::serve(admin_socket, Arc::new(view)));
     let reloading = Reloading {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use http::uri::Scheme;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ReloadRequest;
@@ -14,12 +15,16 @@ use crate::admin::status::{
     CertificateStatus, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, ProbeStatus, Status, StoreShare,
     StoreStatus, WorkerStatus,
 };
-use crate::admin::{Fault, View};
+use crate::admin::{Explained, Fault, View};
+use crate::clock::Clock;
+use crate::config::model::ListenerConfig;
+use crate::config::routing::{self, Asked};
 use crate::listener::Gate;
 use crate::observe::{AccessLog, Metrics};
+use crate::pipeline::{self, Supposed};
 use crate::policy::balance::Balance;
 use crate::policy::cache::purge::Target;
-use crate::snapshot::{Current, Listener};
+use crate::snapshot::{Action, Current, Listener};
 use crate::store::{Purged, Purger, Store};
 use crate::upstream::{Pool, ProbeRecord};
 
@@ -36,6 +41,7 @@ pub(super) struct Overview {
     pub(super) bound: Arc<Bound>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) ask: mpsc::Sender<ReloadRequest>,
+    pub(super) clock: Clock,
 }
 
 impl View for Overview {
@@ -88,6 +94,42 @@ impl View for Overview {
             answer.await.map_err(|_| gone(()))?
         }
         .boxed()
+    }
+
+    fn explain(&self, asked: &Asked) -> Result<Explained, String> {
+        let snapshot = self.current.load();
+        let port_of = |configured: &ListenerConfig| {
+            let built = snapshot.listeners.iter().find(|built| *built.settings.name == *configured.name);
+            built.and_then(|built| self.bound.of(built)).unwrap_or(configured.address).port()
+        };
+        let finding = routing::find(asked, &snapshot.config, &snapshot.table, port_of);
+        let finding = finding.map_err(|fault| fault.to_string())?;
+        let route = finding.winner().and_then(|(index, _)| snapshot.routes.get(index));
+        let (next, pools) = match route.map(|route| &route.action) {
+            None if finding.listener.redirect_to_https.is_some() => ("redirect_to_https", Vec::new()),
+            None => ("not_found", Vec::new()),
+            Some(Action::Redirect(..)) => ("redirect", Vec::new()),
+            Some(Action::Respond(..)) => ("respond", Vec::new()),
+            Some(Action::Forward(split)) => ("forward", split.iter().map(|(pool, _)| pool.name.to_string()).collect()),
+        };
+        let scheme = if finding.listener.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        let supposed = Supposed {
+            method: &asked.method,
+            scheme: &scheme,
+            authority: &finding.authority,
+            uri: &finding.target,
+            headers: asked.headers.clone(),
+        };
+        let route = route.filter(|_| next == "forward");
+        let cache = route.and_then(|route| pipeline::explain(supposed, route, &self.store, self.clock.now()));
+        Ok(Explained {
+            generation: snapshot.generation,
+            next: cache.as_ref().map_or(next, |cache| cache.next),
+            routing: finding.json(),
+            routing_text: finding.text(),
+            pools,
+            cache,
+        })
     }
 
     fn purge(&self, target: Target, soft: bool, dry: bool) -> BoxFuture<'static, Purged> {

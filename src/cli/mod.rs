@@ -6,6 +6,7 @@
 
 mod ask;
 mod check;
+mod explain;
 mod purge;
 mod reload;
 mod route;
@@ -40,6 +41,8 @@ enum Verb {
     Check(check::Arguments),
     /// Print the route that a request for URL takes, and why
     Route(route::Arguments),
+    /// Ask the running process what it would do with a request for URL, and why
+    Explain(explain::Arguments),
     /// Ask the running process how it is
     Status(ask::Arguments),
     /// Tell the running process what stored answers to forget
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         }
         Verb::Check(arguments) => check::run(&arguments, &config, &mut out),
         Verb::Route(arguments) => route::run(&arguments, &config, &mut out),
+        Verb::Explain(arguments) => explain::run(&arguments, &config, &mut out),
         Verb::Status(arguments) => status::run(&arguments, &config, &mut out),
         Verb::Purge(arguments) => purge::run(&arguments, &config, &mut out),
         Verb::Reload(arguments) => reload::run(&arguments, &config, &mut out),
@@ -157,7 +161,8 @@ mod tests {
         check("tidegate purge --all", Ok("Some(Purge("));
         check("tidegate purge", Err(2));
         check("tidegate purge --all --host h", Err(2));
-        check("tidegate explain http://a/", Err(2));
+        check("tidegate explain http://a/ -X HEAD -H A:b --json --admin 127.0.0.1:1", Ok("Some(Explain("));
+        check("tidegate explain", Err(2));
         check("tidegate route", Err(2));
         check("tidegate route http://a/ -H nocolon", Err(2));
         check("tidegate route http://a/ --client localhost", Err(2));

@@ -13,6 +13,7 @@ mod diagnostics;
 mod files;
 pub mod model;
 mod raw;
+pub mod routing;
 mod shape;
 mod source;
 pub mod summary;

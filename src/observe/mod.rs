@@ -12,6 +12,7 @@
 
 pub mod access_log;
 mod escape;
+pub mod explanation;
 pub mod format;
 pub mod metrics;
 pub mod process_log;

@@ -10,15 +10,14 @@ use std::sync::Arc;
 use super::context::Exchange;
 use super::encode::Selected;
 use super::fetch::{self, Job, Landed};
+use super::question::{Asked, Question, passed_by};
 use super::range::{self, Behind};
 use super::rewrite;
 use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
-use crate::policy::cache::RequestFacts;
-use crate::policy::cache::bypass::{self, Bypass, Participation, ReuseOnly};
+use crate::policy::cache::bypass::{Participation, ReuseOnly};
 use crate::policy::cache::cookies;
-use crate::policy::cache::directives::RequestDirectives;
-use crate::policy::cache::key::{self, CacheKey, KeyFacts};
+use crate::policy::cache::next::Next;
 use crate::policy::cache::reuse::{self, Reuse};
 use crate::policy::cache::stale::{self, Grant, NotStale, Stale, StaleFacts};
 use crate::policy::cache::status::{CacheStatus, Forwarded};
@@ -54,13 +53,11 @@ enum Step {
 pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<Found, ProxyError> {
     let Some(policy) = route.cache.clone() else { return Ok(Found::Forward(None)) };
     cookies::strip(&mut exchange.head.headers, &policy.params.strip_cookies);
-    let directives = policy.params.directives(&exchange.head.headers);
-    let participation = bypass::decide(&request_facts(exchange), &directives, &policy.params);
-    if let Participation::Bypass(reason) = participation {
-        let forwarded = if reason == Bypass::Method { Forwarded::Method } else { Forwarded::Bypass };
-        return Ok(alone(exchange, forwarded, reason.token()));
-    }
-    let lookup = Lookup { route, key: build_key(exchange, route, &policy), policy: &policy, directives, participation };
+    let question = match Question::put(&Asked::of(exchange), route, &policy, exchange.worker.shared.store.seeds()) {
+        Ok(question) => question,
+        Err(reason) => return Ok(alone(exchange, passed_by(reason), reason.token())),
+    };
+    let lookup = Lookup { route, policy: &policy, question };
     let mut variant = None;
     for _ in 0..ROUNDS {
         match lookup.round(exchange, variant).await? {
@@ -75,59 +72,51 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<F
 struct Lookup<'a> {
     route: &'a Arc<Route>,
     policy: &'a Arc<CachePolicy>,
-    key: CacheKey,
-    directives: RequestDirectives,
-    participation: Participation,
+    question: Question,
 }
 
 impl Lookup<'_> {
     async fn round(&self, exchange: &mut Exchange, known: Option<u64>) -> Result<Step, ProxyError> {
         let store = exchange.worker.shared.store.clone();
         let rules = rewrite::fingerprint(self.route);
-        let (forwarded, variant, stored) = match store.find(self.key.hash, &exchange.head.headers, rules) {
-            store::Found::Base(base) => match reuse::decide(&base.terms(), &self.directives, exchange.now) {
-                Reuse::Fresh => return Ok(Step::Done(hit(exchange, base))),
-                needs @ (Reuse::OnlyIfCached(why) | Reuse::Validate(why)) => {
-                    if let Ok(stale) = self.stale(&base, exchange.now) {
-                        if stale.refresh {
-                            self.refresh(exchange, &base);
-                        }
-                        return Ok(Step::Done(stale_hit(exchange, base, stale.grant, CacheStatus::default())));
+        let found = store.find(self.question.key.hash, &exchange.head.headers, rules);
+        let next = self.question.next(&found, &store, &self.policy.params, exchange.now);
+        let (variant, stored) = match found {
+            store::Found::Base(base) => match next {
+                Next::Hit => return Ok(Step::Done(hit(exchange, base))),
+                Next::Stale(stale) => {
+                    if stale.refresh {
+                        self.refresh(exchange, &base);
                     }
-                    if matches!(needs, Reuse::OnlyIfCached(_)) {
-                        return Err(only_if_cached());
-                    }
-                    let variant = base.head().selecting.hash(store.seeds());
-                    (Forwarded::from(why), variant, Some(base))
+                    return Ok(Step::Done(stale_hit(exchange, base, stale.grant, CacheStatus::default())));
                 }
+                _ => (base.head().selecting.hash(store.seeds()), Some(base)),
             },
-            store::Found::OtherVariants(variant) => (Forwarded::VaryMiss, variant, None),
-            store::Found::Nothing => (Forwarded::UriMiss, known.unwrap_or(0), None),
+            store::Found::OtherVariants(variant) => (variant, None),
+            store::Found::Nothing => (known.unwrap_or(0), None),
         };
-        if stored.is_none() && self.directives.only_if_cached {
-            return Err(only_if_cached());
-        }
-        let is_part = match self.participation {
-            Participation::ReuseOnly(ReuseOnly::Range) => true,
-            Participation::ReuseOnly(reason) => return Ok(Step::Done(alone(exchange, forwarded, reason.token()))),
-            _ => false,
+        let forwarded = match next {
+            // Nothing but a stored response is a hit.
+            Next::OnlyIfCached | Next::Hit | Next::Stale(_) => {
+                exchange.cache = Some(CacheStatus::only_if_cached());
+                return Err(ProxyError::new(ErrorKind::OnlyIfCached, Stage::Lookup));
+            }
+            Next::Alone(forwarded, reason) => return Ok(Step::Done(alone(exchange, forwarded, reason))),
+            Next::Part(forwarded) => {
+                return match store.follow(&self.question.key, variant) {
+                    Some(handle) => self.follow(exchange, handle, forwarded, None).await,
+                    None => self.part(exchange, variant, forwarded).await,
+                };
+            }
+            Next::Fetch(forwarded) => forwarded,
         };
-        if let Some(reason) = store.refusal(self.key.hash, exchange.now) {
-            return Ok(Step::Done(alone(exchange, forwarded, reason)));
-        }
-        if is_part && stored.is_none() {
-            return match store.follow(&self.key, variant) {
-                Some(handle) => self.follow(exchange, handle, forwarded, None).await,
-                None => self.part(exchange, variant, forwarded).await,
-            };
-        }
-        match store.join(&self.key, variant) {
+        match store.join(&self.question.key, variant) {
             Joined::Follower(handle) => self.follow(exchange, handle, forwarded, stored).await,
             Joined::Leader(lead) => {
                 // The fetch one would have followed may have ended between the look and the join.
                 if stored.is_none()
-                    && let store::Found::Base(base) = store.find(self.key.hash, &exchange.head.headers, rules)
-                    && reuse::decide(&base.terms(), &self.directives, exchange.now) == Reuse::Fresh
+                    && let store::Found::Base(base) = store.find(self.question.key.hash, &exchange.head.headers, rules)
+                    && reuse::decide(&base.terms(), &self.question.directives, exchange.now) == Reuse::Fresh
                 {
                     return Ok(Step::Done(hit(exchange, base)));
                 }
@@ -156,7 +145,9 @@ impl Lookup<'_> {
         let rules = rewrite::fingerprint(self.route);
         match outcome {
             Outcome::Shared(Fetched::Filling(filling)) if filling.serves(request, rules) => {
-                if reuse::decide(&filling.head().terms, &self.directives, exchange.worker.now()) != Reuse::Fresh {
+                if reuse::decide(&filling.head().terms, &self.question.directives, exchange.worker.now())
+                    != Reuse::Fresh
+                {
                     return Ok(Step::Done(alone(exchange, forwarded, store::NOT_SHAREABLE)));
                 }
                 let Some(mut reader) = filling.reader() else { return Ok(Step::Again(None)) };
@@ -188,7 +179,7 @@ impl Lookup<'_> {
         forwarded: Forwarded,
         validating: Option<Arc<Base>>,
     ) -> Result<Step, ProxyError> {
-        let job = Job::new(exchange, self.route, self.policy, self.key.clone(), lead, validating)?;
+        let job = Job::new(exchange, self.route, self.policy, self.question.key.clone(), lead, validating)?;
         let Ok(report) = fetch::start(job).await else { return Ok(Step::Again(None)) };
         exchange.trace = report.trace;
         let landed = match report.landed {
@@ -224,12 +215,12 @@ impl Lookup<'_> {
     /// for the beginning one does so; the others have it from the whole that is fetched behind it.
     async fn part(&self, exchange: &mut Exchange, variant: u64, forwarded: Forwarded) -> Result<Step, ProxyError> {
         let store = exchange.worker.shared.store.clone();
-        let lead = match range::begins_near(exchange).then(|| store.join_part(&self.key, variant)) {
+        let lead = match range::begins_near(exchange).then(|| store.join_part(&self.question.key, variant)) {
             None => None,
             Some(Joined::Leader(lead)) => {
                 // The whole may have come in between the look and the join.
                 let rules = rewrite::fingerprint(self.route);
-                if let store::Found::Base(_) = store.find(self.key.hash, &exchange.head.headers, rules) {
+                if let store::Found::Base(_) = store.find(self.question.key.hash, &exchange.head.headers, rules) {
                     return Ok(Step::Again(None));
                 }
                 Some(lead)
@@ -243,29 +234,33 @@ impl Lookup<'_> {
             }
         };
         exchange.cache = Some(passed(forwarded, ReuseOnly::Range.token()));
-        let behind = Behind { policy: Arc::clone(self.policy), key: self.key.clone(), variant, lead };
+        let behind = Behind { policy: Arc::clone(self.policy), key: self.question.key.clone(), variant, lead };
         Ok(Step::Done(Found::Forward(Some(behind))))
     }
 
     /// Whether a stored response that should be validated may answer without that.
     fn stale(&self, base: &Base, now: Now) -> Result<Stale, NotStale> {
         let terms = base.terms();
-        let facts = StaleFacts { terms: &terms, request: &self.directives, setback: base.life().setback() };
+        let facts = StaleFacts { terms: &terms, request: &self.question.directives, setback: base.life().setback() };
         stale::at_once(&facts, &self.policy.params, now)
     }
 
     /// Has a stored response fetched anew behind this answer, unless somebody does so already, or this worker has enough
     /// of such fetches under way: then a later request brings it about.
     fn refresh(&self, exchange: &Exchange, base: &Arc<Base>) {
-        if self.participation == Participation::ReuseOnly(ReuseOnly::RequestNoStore) {
+        if self.question.participation == Participation::ReuseOnly(ReuseOnly::RequestNoStore) {
             return;
         }
         let store = &exchange.worker.shared.store;
         let Some(turn) = base.life().take_turn() else { return };
         let Some(slot) = exchange.worker.refresh_slot() else { return };
-        let Joined::Leader(lead) = store.join(&self.key, base.head().selecting.hash(store.seeds())) else { return };
+        let Joined::Leader(lead) = store.join(&self.question.key, base.head().selecting.hash(store.seeds())) else {
+            return;
+        };
         let stored = Some(Arc::clone(base));
-        let Ok(job) = Job::new(exchange, self.route, self.policy, self.key.clone(), lead, stored) else { return };
+        let Ok(job) = Job::new(exchange, self.route, self.policy, self.question.key.clone(), lead, stored) else {
+            return;
+        };
         // Nobody waits for the report; the fetch goes its way whatever becomes of this exchange.
         drop(fetch::start(job.behind(turn, slot)));
     }
@@ -302,32 +297,4 @@ fn alone(exchange: &mut Exchange, forwarded: Forwarded, detail: &'static str) ->
 
 fn passed(forwarded: Forwarded, detail: &'static str) -> CacheStatus<'static> {
     CacheStatus { forwarded: Some(forwarded), detail: Some(detail), ..CacheStatus::default() }
-}
-
-fn only_if_cached() -> ProxyError {
-    ProxyError::new(ErrorKind::OnlyIfCached, Stage::Lookup)
-}
-
-pub(super) fn request_facts(exchange: &Exchange) -> RequestFacts<'_> {
-    RequestFacts {
-        method: &exchange.head.method,
-        path: exchange.uri.path(),
-        headers: &exchange.head.headers,
-        has_body: exchange.body.exact_len() != Some(0),
-    }
-}
-
-/// The primary key (DESIGN: scheme, host, normalised client-facing path and query, policy, route, and what the policy
-/// adds).
-fn build_key(exchange: &Exchange, route: &Route, policy: &CachePolicy) -> CacheKey {
-    let facts = KeyFacts {
-        scheme: exchange.head.scheme.as_str(),
-        host: &exchange.host(),
-        path: exchange.uri.path(),
-        query: exchange.uri.query(),
-        policy: &policy.name,
-        route: route.in_key.then_some(&*route.name),
-        headers: &exchange.head.headers,
-    };
-    key::build(&facts, &policy.params.key, exchange.worker.shared.store.seeds())
 }

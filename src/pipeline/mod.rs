@@ -9,12 +9,14 @@
 
 mod context;
 mod encode;
+mod explain;
 mod fetch;
 mod fill;
 mod forward;
 mod guard;
 mod lookup;
 mod purge;
+mod question;
 mod range;
 mod record;
 mod respond;
@@ -27,6 +29,7 @@ use std::rc::Rc;
 use crate::body::{Peer, Request, Response};
 use crate::error::ProxyError;
 
+pub use explain::{Supposed, explain};
 pub use record::Record;
 pub use respond::refuse;
 

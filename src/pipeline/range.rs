@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::context::Exchange;
 use super::fetch::{self, Job};
 use super::forward::Reply;
-use super::lookup::request_facts;
+use super::question::Asked;
 use super::rewrite;
 use crate::body::{Arriving, Body, Response, Sequence, SpoolReader, StoredBody};
 use crate::error::{ErrorKind, ProxyError, Stage};
@@ -150,7 +150,7 @@ fn begin(exchange: &Exchange, route: &Arc<Route>, behind: Behind, reply: &Reply)
         received: reply.received,
     };
     let store = &exchange.worker.shared.store;
-    if let Err(reason) = range::worth_filling(&request_facts(exchange), &response, &policy.params) {
+    if let Err(reason) = range::worth_filling(&Asked::of(exchange).facts(), &response, &policy.params) {
         if reason.is_lasting() {
             store.remember_refusal(key.hash, reason.token(), reply.received);
         }

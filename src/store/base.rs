@@ -316,6 +316,12 @@ impl Life {
         (!taken).then(|| RefreshTurn(self.clone()))
     }
 
+    /// True while somebody fetches it anew behind its answers.
+    #[must_use]
+    pub fn is_refreshing(&self) -> bool {
+        self.refreshing.load(Ordering::Acquire)
+    }
+
     /// True once [`Life::begin_move`] was called.
     pub(super) fn is_moving(&self) -> bool {
         self.moving.load(Ordering::Relaxed)
@@ -361,6 +367,11 @@ impl Life {
             ledger.add_orphans(children.into_iter().map(|kind| Place::Child(self.id, kind)));
         }
         true
+    }
+
+    /// The children that were made of it, at most [`MAX_CHILDREN`]; some may be evicted by now.
+    pub(super) fn children(&self) -> Vec<ChildKind> {
+        lock(&self.belongings).children.clone()
     }
 
     /// Notes a child that has been stored. False when it must go again: the base is dead, or has [`MAX_CHILDREN`].

@@ -110,6 +110,11 @@ impl<K: Copy + Eq + Hash, T: Joinable> Flights<K, T> {
         lock(self.0.shard(&key)).get(&key)?.follow(since)
     }
 
+    /// The keys of flights under way that `wanted` picks. Cost: each shard's lock, and a look at every flight.
+    pub(super) fn under_way(&self, wanted: impl Fn(&K) -> bool) -> Vec<K> {
+        self.0.shards.iter().flat_map(|shard| lock(shard).keys().copied().filter(&wanted).collect::<Vec<_>>()).collect()
+    }
+
     /// Flights under way.
     #[must_use]
     pub fn len(&self) -> usize {

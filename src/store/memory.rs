@@ -16,7 +16,7 @@ use moka::sync::Cache;
 use super::base::Slot;
 use super::child::{Child, ChildKind};
 use super::ledger::Ledger;
-use crate::clock::Now;
+use super::peek::Refusal;
 
 /// The part of the size that moka may not fill, as a divisor: room for fills in flight, so that what goes to make room is
 /// normally chosen by moka and not by age alone.
@@ -89,7 +89,7 @@ impl Hasher for Fold {
 pub(super) enum Entry {
     Slot(Slot),
     Child(Arc<Child>),
-    Refusal { reason: &'static str, until: Now },
+    Refusal(Refusal),
 }
 
 /// An entry as moka holds it. What moka has dropped stays in its memory for a while (its table is reclaimed by epochs,
@@ -120,7 +120,7 @@ impl Entry {
         match self {
             Self::Slot(slot) => slot.iter().map(|base| base.bytes()).sum(),
             Self::Child(child) => child.bytes(),
-            Self::Refusal { .. } => REFUSAL_BYTES,
+            Self::Refusal(_) => REFUSAL_BYTES,
         }
     }
 
@@ -132,7 +132,7 @@ impl Entry {
                 child.retire();
                 true
             }
-            Self::Refusal { .. } => false,
+            Self::Refusal(_) => false,
         }
     }
 }

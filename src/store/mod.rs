@@ -23,6 +23,7 @@ mod flight;
 mod index;
 mod ledger;
 mod memory;
+mod peek;
 mod purge;
 
 use std::hash::RandomState;
@@ -41,8 +42,10 @@ pub use fill::{ChildFill, ChildFilling, Fetched, Fill, Filling, NOT_SHAREABLE, N
 pub use flight::{Done, Flights, FollowHandle, Joinable, Joined, Landing, LeadGuard, Outcome};
 pub use ledger::{Share, ShareStats};
 pub use memory::FILL_SHARE;
+pub use peek::{Refusal, Shelf};
 pub use purge::{Purge, PurgeStats, Purged, Purger, SAMPLE_MAX};
 
+use base::Slot;
 use files::Files;
 use index::Mark;
 use ledger::Ledger;
@@ -174,6 +177,15 @@ impl Store {
     pub fn find(&self, key: u128, request: &HeaderMap, rules: u64) -> Found {
         let entry = self.0.memory.get(Place::Primary(key));
         let Some(Entry::Slot(slot)) = entry.as_deref() else { return Found::Nothing };
+        let found = self.choose(slot, request, rules);
+        if let Found::Base(base) = &found {
+            base.life().touch();
+        }
+        found
+    }
+
+    /// What a slot holds for a request.
+    fn choose(&self, slot: &Slot, request: &HeaderMap, rules: u64) -> Found {
         let mut newest = None;
         for base in slot.iter().filter(|base| !base.life().is_dead() && base.head().rules == rules) {
             match self.0.purges.verdict(base) {
@@ -182,7 +194,6 @@ impl Store {
                 Verdict::Gone => continue,
             }
             if base.head().selecting.matches(request) {
-                base.life().touch();
                 return Found::Base(base.clone());
             }
             newest.get_or_insert(base);
@@ -261,16 +272,13 @@ impl Store {
     /// Remembers for [`HIT_FOR_MISS`] that answers for this key are not stored, and why.
     pub fn remember_refusal(&self, key: u128, reason: &'static str, now: Now) {
         let until = now.plus(HIT_FOR_MISS);
-        self.0.memory.put(Place::Refusal(key), Entry::Refusal { reason, until });
+        self.0.memory.put(Place::Refusal(key), Entry::Refusal(Refusal { reason, until }));
     }
 
     /// Why answers for this key are not stored, where that was remembered lately: requests should not wait for each other.
     #[must_use]
     pub fn refusal(&self, key: u128, now: Now) -> Option<&'static str> {
-        match self.0.memory.get(Place::Refusal(key)).as_deref() {
-            Some(Entry::Refusal { reason, until }) if now.mono < until.mono => Some(*reason),
-            _ => None,
-        }
+        self.last_refusal(key).filter(|refusal| refusal.is_in_force(now)).map(|refusal| refusal.reason)
     }
 
     /// Removes one response: the origin has said something newer that is not stored. False when it was gone already.

@@ -138,10 +138,14 @@ fn every_command_of_the_documents_works() {
             (script, _) => assert!(root().join(script).is_file(), "{command}: not tried by any test"),
         }
     }
-    assert!(verbs.iter().map(String::as_str).eq(["check", "purge", "reload", "route", "status"]), "{verbs:?}");
+    assert!(
+        verbs.iter().map(String::as_str).eq(["check", "explain", "purge", "reload", "route", "status"]),
+        "{verbs:?}"
+    );
     for verb in &verbs {
         let arguments = match verb.as_str() {
             "route" => "route http://a/",
+            "explain" => "explain http://a/",
             "purge" => "purge http://a/",
             verb => verb,
         };

@@ -31,6 +31,8 @@ mod herd;
 mod ranges;
 // What is forgotten on demand, and by what.
 mod purging;
+// What would happen to a request, and that asking changes nothing.
+mod explaining;
 // RFC 5861: what is served although it is stale, and what is fetched behind it.
 mod staleness;
 // Content codings.

@@ -3,8 +3,8 @@
 //!
 //! The order in which an exchange meets these files: [`bypass`] (does the cache take part at all?), [`key`] (where to
 //! look), [`vary`] (which of the stored responses), [`reuse`] (may it be used now?), [`stale`] (or although it is stale?),
-//! [`refresh`] (should it be fetched anew behind the answer?), [`validation`] (what to ask the
-//! origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
+//! [`refresh`] (should it be fetched anew behind the answer?), [`next`] (what all of that comes to), [`validation`]
+//! (what to ask the origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
 //! (what an unsafe request made untrue), [`range`] (which part of it the client gets), [`status`] (how the outcome is
 //! told). Beside them: [`tags`] and [`groups`] (what responses are called) and [`purge`] (who may have them forgotten).
 //!
@@ -18,6 +18,7 @@ pub mod freshness;
 pub mod groups;
 pub mod invalidation;
 pub mod key;
+pub mod next;
 pub mod pattern;
 pub mod purge;
 pub mod range;

@@ -52,8 +52,10 @@ impl From<Validate> for Forwarded {
 /// The cache's part in one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheStatus<'a> {
-    /// `None` = a hit.
+    /// `None` = not forwarded: a hit, unless `unserved`.
     pub forwarded: Option<Forwarded>,
+    /// Nothing stored could answer, and the client forbade forwarding (`only-if-cached`).
+    pub unserved: bool,
     /// The origin's status, where it is not the one the client gets.
     pub forwarded_status: Option<StatusCode>,
     /// Seconds of freshness left, negative for stale.
@@ -71,12 +73,19 @@ pub struct CacheStatus<'a> {
 }
 
 impl CacheStatus<'_> {
+    /// That of the 504 for `only-if-cached`.
+    #[must_use]
+    pub fn only_if_cached() -> Self {
+        Self { unserved: true, detail: Some("only_if_cached"), ..Self::default() }
+    }
+
     /// The member this cache adds. Cost: one string.
     #[must_use]
     pub fn render(&self) -> Option<HeaderValue> {
         let mut text = String::with_capacity(64);
         text.push_str("tidegate");
         match self.forwarded {
+            None if self.unserved => {}
             None => text.push_str("; hit"),
             Some(reason) => {
                 text.push_str("; fwd=");
@@ -112,6 +121,7 @@ impl CacheStatus<'_> {
     pub fn x_cache(&self) -> &'static str {
         match self.forwarded {
             _ if self.stale => "STALE",
+            None if self.unserved => "MISS",
             None => "HIT",
             Some(_) if self.forwarded_status == Some(StatusCode::NOT_MODIFIED) => "REVALIDATED",
             Some(Forwarded::Bypass | Forwarded::Method) => "BYPASS",
@@ -124,6 +134,7 @@ impl CacheStatus<'_> {
     pub fn result(&self) -> &'static str {
         match self.forwarded {
             _ if self.stale => "stale",
+            None if self.unserved => "miss",
             None => "hit",
             Some(_) if self.collapsed => "collapsed",
             Some(_) if self.forwarded_status == Some(StatusCode::NOT_MODIFIED) => "revalidated",

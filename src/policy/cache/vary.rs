@@ -74,6 +74,11 @@ impl Selecting {
         Self(self.0.iter().map(|(name, _)| (name.clone(), normalised(request, name))).collect())
     }
 
+    /// The fields with their values; `None` = absent.
+    pub fn fields(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        self.0.iter().map(|(name, value)| (name, value.as_deref()))
+    }
+
     /// A hash that distinguishes variants of one primary key; 0 where nothing varies.
     #[must_use]
     pub fn hash(&self, seeds: &Seeds) -> u64 {

@@ -11,10 +11,10 @@ use tidegate::policy::cache::bypass::{self, Bypass, Participation, ReuseOnly};
 use tidegate::policy::cache::directives::RequestDirectives;
 use tidegate::policy::cache::invalidation::{self, TargetFacts};
 use tidegate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
+use tidegate::policy::cache::next::{self, Next, NextFacts};
 use tidegate::policy::cache::range::{self, Wanted, WholeFacts};
 use tidegate::policy::cache::refresh::Setback;
-use tidegate::policy::cache::reuse::{self, Reuse};
-use tidegate::policy::cache::stale::{self, Grant, StaleFacts, Trouble};
+use tidegate::policy::cache::stale::{self, Grant, Trouble};
 use tidegate::policy::cache::status::{CacheStatus, Forwarded};
 use tidegate::policy::cache::storing::{self, Storable, Terms};
 use tidegate::policy::cache::validation::{self, ConditionFacts, StoredView};
@@ -182,54 +182,48 @@ impl Model {
         let key = self.key(request, &request.uri);
         let found =
             self.stored.iter().position(|stored| stored.key == key && stored.selecting.matches(&request.headers));
-        let (forwarded, stored) = match found {
-            Some(at) => match reuse::decide(&self.stored[at].terms, &directives, request.now) {
-                Reuse::Fresh => {
-                    let stored = &self.stored[at];
-                    let ttl = Some(stored.terms.freshness.ttl(request.now));
-                    let (answer, detail) = answer(request, stored, farm.clock.now(), true);
-                    *cache = Some(CacheStatus { ttl, detail, ..CacheStatus::default() });
-                    return answer;
-                }
-                needs @ (Reuse::OnlyIfCached(why) | Reuse::Validate(why)) => {
-                    let stored = self.stored[at].clone();
-                    let facts = StaleFacts { terms: &stored.terms, request: &directives, setback: stored.setback };
-                    if let Ok(stale) = stale::at_once(&facts, &self.params, request.now) {
-                        let (told, answer) = stand_in(request, &stored, stale.grant, farm.clock);
-                        *cache = Some(told);
-                        if stale.refresh {
-                            // Behind the answer: nobody sees what comes of it but the store.
-                            self.fetch(&request.behind(), farm, (key, Some(at), true), &RequestDirectives::default());
-                        }
-                        return answer;
-                    }
-                    if matches!(needs, Reuse::OnlyIfCached(_)) {
-                        return local(StatusCode::GATEWAY_TIMEOUT);
-                    }
-                    (Forwarded::from(why), Some(at))
-                }
-            },
-            None if self.stored.iter().any(|stored| stored.key == key) => (Forwarded::VaryMiss, None),
-            None => (Forwarded::UriMiss, None),
+        let (terms, setback) = (found.map(|at| self.stored[at].terms), found.and_then(|at| self.stored[at].setback));
+        let stored = match &terms {
+            Some(terms) => next::Stored::Selected(terms),
+            None if self.stored.iter().any(|stored| stored.key == key) => next::Stored::OtherVariants,
+            None => next::Stored::Nothing,
         };
-        if stored.is_none() && directives.only_if_cached {
-            return local(StatusCode::GATEWAY_TIMEOUT);
-        }
-        // A part of what is stored is had by validating the whole; what is fetched behind another part is not played here.
-        let is_part = participation == Participation::ReuseOnly(ReuseOnly::Range);
-        if let Participation::ReuseOnly(reason) = participation
-            && !(is_part && stored.is_some())
-        {
-            *cache = Some(alone(forwarded, reason.token()));
-            return self.pass(request, farm);
-        }
-        if let Some((reason, until)) = self.refused.get(&key.hash)
-            && request.now.mono < until.mono
-        {
-            *cache = Some(alone(forwarded, reason));
-            return self.pass(request, farm);
-        }
-        let (told, answer) = self.fetch(request, farm, (key, stored, false), &directives);
+        let refused = self.refused.get(&key.hash).filter(|(_, until)| request.now.mono < until.mono);
+        let facts = NextFacts { participation, request: &directives, stored };
+        let next = next::decide(&facts, || setback, || refused.map(|(reason, _)| *reason), &self.params, request.now);
+        let forwarded = match (next, found) {
+            (Next::Hit, Some(at)) => {
+                let stored = &self.stored[at];
+                let ttl = Some(stored.terms.freshness.ttl(request.now));
+                let (answer, detail) = answer(request, stored, farm.clock.now(), true);
+                *cache = Some(CacheStatus { ttl, detail, ..CacheStatus::default() });
+                return answer;
+            }
+            (Next::Stale(stale), Some(at)) => {
+                let (told, answer) = stand_in(request, &self.stored[at], stale.grant, farm.clock);
+                *cache = Some(told);
+                if stale.refresh {
+                    // Behind the answer: nobody sees what comes of it but the store.
+                    self.fetch(&request.behind(), farm, (key, found, true), &RequestDirectives::default());
+                }
+                return answer;
+            }
+            (Next::OnlyIfCached | Next::Hit | Next::Stale(_), _) => {
+                *cache = Some(CacheStatus::only_if_cached());
+                return local(StatusCode::GATEWAY_TIMEOUT);
+            }
+            (Next::Alone(forwarded, reason), _) => {
+                *cache = Some(alone(forwarded, reason));
+                return self.pass(request, farm);
+            }
+            // What is fetched behind a part is not played here.
+            (Next::Part(forwarded), _) => {
+                *cache = Some(alone(forwarded, ReuseOnly::Range.token()));
+                return self.pass(request, farm);
+            }
+            (Next::Fetch(forwarded), _) => forwarded,
+        };
+        let (told, answer) = self.fetch(request, farm, (key, found, false), &directives);
         *cache = Some(CacheStatus { forwarded: Some(forwarded), ..told });
         answer
     }
