@@ -32,7 +32,7 @@ use crate::snapshot::build::{self, Parts};
 use crate::snapshot::reload::Reader;
 use crate::snapshot::{Current, Snapshot};
 use crate::store::{Purger, Store};
-use crate::upstream::Probes;
+use crate::upstream::{Farm, Probes};
 
 /// How often the store does its pending work.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -88,6 +88,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
     let parts = Parts {
         store: store.clone(),
         tickets: load_tickets(&state, &clock)?,
+        farm: Arc::new(Farm::new(&load_session_key(&state)?)),
         self_signed: Box::new({
             let (state, clock) = (Arc::clone(&state), clock.clone());
             move |names| kept_self_signed(&state, names, &clock)
@@ -208,6 +209,23 @@ fn load_tickets(state: &StateDir, clock: &Clock) -> Result<Arc<TicketKeys>, Stri
     Ok(fresh)
 }
 
+/// The file in `state_dir` that keeps the secret of sticky cookies over a restart.
+const SESSION_FILE: &str = "session-key";
+
+/// The kept secret, or a fresh one: without it clients only lose their place.
+fn load_session_key(state: &StateDir) -> Result<Vec<u8>, String> {
+    if let Some(kept) = state.read(SESSION_FILE).ok().flatten().filter(|kept| kept.len() == SESSION_KEY_BYTES) {
+        return Ok(kept);
+    }
+    let mut fresh = vec![0; SESSION_KEY_BYTES];
+    aws_lc_rs::rand::fill(&mut fresh).map_err(words("no secret for sticky cookies"))?;
+    state.write(SESSION_FILE, &fresh).map_err(words("cannot keep the secret of sticky cookies in state_dir"))?;
+    Ok(fresh)
+}
+
+/// Bytes of that secret: what HMAC-SHA256 makes full use of.
+const SESSION_KEY_BYTES: usize = 32;
+
 /// The self-signed certificate for `names` that `state_dir` keeps, made on first use and again before it expires.
 fn kept_self_signed(state: &StateDir, names: &[String], clock: &Clock) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
     let stem =
@@ -279,4 +297,21 @@ fn announce(config: &Config, snapshot: &Snapshot, bound: &Bound, admin: &Address
         );
     }
     eprint!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_of_sessions_is_kept() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let state = StateDir::open(&folder.path().join("state")).expect("nobody else");
+        let first = load_session_key(&state).expect("made");
+        assert!(first.len() == SESSION_KEY_BYTES && first.iter().any(|byte| *byte != 0));
+        assert_eq!(load_session_key(&state).expect("kept"), first);
+        state.write(SESSION_FILE, b"damaged").expect("written");
+        let second = load_session_key(&state).expect("made anew");
+        assert!(second.len() == SESSION_KEY_BYTES && second != first);
+    }
 }

@@ -1,6 +1,7 @@
 //! `server.state_dir`: what survives a restart, locked against a second instance.
 //!
-//! Created with mode 0700; files in it with 0600. Holds the lock, TLS ticket keys and self-signed certificates. It is
+//! Created with mode 0700; files in it with 0600. Holds the lock, TLS ticket keys, the
+//! secret of sticky cookies and self-signed certificates. It is
 //! never watched: nothing in it is configuration.
 
 use std::fs::{self, File, OpenOptions};

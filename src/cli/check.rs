@@ -18,6 +18,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::build::{self, Parts};
 use crate::snapshot::files::DiskFiles;
 use crate::store::Store;
+use crate::upstream::Farm;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -67,7 +68,9 @@ fn rehearse(config: Arc<Config>) -> Result<Result<Snapshot, Diagnostics>, Failur
         let made = self_signed(names, now).map_err(io::Error::other);
         made.map(|(chain, key)| (chain.into_bytes(), key.into_bytes()))
     };
-    let parts = Parts { store: Store::new(config.store.size), tickets, self_signed: Box::new(fresh) };
+    // Nobody will be given a session of it.
+    let farm = Arc::new(Farm::new(&[]));
+    let parts = Parts { store: Store::new(config.store.size), tickets, farm, self_signed: Box::new(fresh) };
     Ok(build::build(config, None, &parts, &clock))
 }
 

@@ -16,6 +16,7 @@ use crate::policy::uri::NormalUri;
 use crate::snapshot::{Listener, Route, Snapshot};
 
 use super::record::Record;
+use super::sticky::Session;
 use super::worker::Worker;
 
 /// One request and all that was found out about it.
@@ -40,6 +41,8 @@ pub(super) struct Exchange {
     pub(super) route: Option<Arc<Route>>,
     /// `route`: names this exchange in logs here and at the origin.
     pub(super) request_id: HeaderValue,
+    /// `sticky`: where the client is to stay.
+    pub(super) session: Option<Session>,
     /// `forward`, `lookup`: what happened upstream.
     pub(super) trace: Trace,
     /// `lookup`: what the cache did; `None` on routes without a cache.
@@ -126,6 +129,7 @@ impl Exchange {
             authority: Authority::default(),
             route: None,
             request_id,
+            session: None,
             trace: Trace::default(),
             cache: None,
             worker,

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use super::context::{Exchange, Trace};
 use super::range;
 use super::rewrite;
+use super::sticky;
 use super::worker::Worker;
 use crate::body::{Body, Interim, Response};
 use crate::clock::Now;
@@ -32,12 +33,14 @@ pub(super) struct Order {
     pub(super) request: OutRequest,
     /// What a pool that balances by hash goes by.
     pub(super) key: Option<u64>,
+    /// The endpoint where the client's session is.
+    pub(super) stay: Option<usize>,
 }
 
 impl Order {
     /// The same order once more. Orders for the cache have no body.
     pub(super) fn repeat(&self) -> Self {
-        Self { pool: Arc::clone(&self.pool), request: repeat(&self.request), key: self.key }
+        Self { pool: Arc::clone(&self.pool), request: repeat(&self.request), ..*self }
     }
 
     /// The same order for all of it.
@@ -69,6 +72,8 @@ pub(super) struct Reply {
     pub(super) sent: Now,
     /// When the head arrived (`response_time`).
     pub(super) received: Now,
+    /// Who answered, as index into [`Pool::endpoints`].
+    pub(super) endpoint: usize,
 }
 
 /// Forwards the client's own request, body and all.
@@ -90,14 +95,14 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Route) -> Result<Reply,
         }
     }
     let worker = Rc::clone(&exchange.worker);
-    let reply = send(&worker, order, &mut exchange.trace).await?;
-    match whole.filter(|_| rewrite::needs_whole(route, &reply.response)) {
-        Some(whole) => {
-            drop(reply);
-            send(&worker, whole, &mut exchange.trace).await
-        }
-        None => Ok(reply),
+    let pool = Arc::clone(&order.pool);
+    let mut reply = send(&worker, order, &mut exchange.trace).await?;
+    if let Some(whole) = whole.filter(|_| rewrite::needs_whole(route, &reply.response)) {
+        drop(reply);
+        reply = send(&worker, whole, &mut exchange.trace).await?;
     }
+    sticky::give(exchange, &pool, &mut reply);
+    Ok(reply)
 }
 
 /// The request head as the origin is to see it. With `for_cache` it says nothing about the client that happens to ask.
@@ -109,7 +114,10 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
         Action::Forward(split) => &split[..],
         Action::Redirect(..) | Action::Respond(..) => &[],
     };
-    let pool = pick_pool(split, exchange.worker.random());
+    let pool = match &exchange.session {
+        Some(session) => Some(&session.pool),
+        None => pick_pool(split, exchange.worker.random()),
+    };
     let pool = pool.ok_or_else(|| ProxyError::new(ErrorKind::Internal("route_without_pool"), Stage::Forward))?;
     let target = route.request.apply(&exchange.uri);
     let target = target.map_err(|fault| ProxyError::new(ErrorKind::BadRequest(fault.token()), Stage::Forward))?;
@@ -142,7 +150,8 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
         body: Body::Empty,
         interim: if for_cache { Interim::default() } else { exchange.head.interim.clone() },
     };
-    Ok(Order { pool: Arc::clone(pool), request, key: hash_key(exchange, pool) })
+    let stay = exchange.session.as_ref().map(|session| session.endpoint);
+    Ok(Order { pool: Arc::clone(pool), request, key: hash_key(exchange, pool), stay })
 }
 
 /// What the exchange is hashed by. A fetch for the store goes where the client that caused it belongs: that says nothing
@@ -182,13 +191,13 @@ fn pick_pool(split: &[(Arc<Pool>, u32)], random: u64) -> Option<&Arc<Pool>> {
 /// # Errors
 /// The last attempt's failure; `NoEndpoint` or `PoolFull` when there was nobody to try.
 pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -> Result<Reply, ProxyError> {
-    let Order { pool, mut request, key } = order;
+    let Order { pool, mut request, key, stay } = order;
     trace.pool = Some(Arc::clone(&pool.name));
     let mut retries =
         Retries { pool: &pool, method: request.method.clone(), made: 0, silent_used: false, tried: Vec::new() };
     let mut last = None;
     loop {
-        let wanted = Wanted { tried: &retries.tried, key, random: worker.random() };
+        let wanted = Wanted { tried: &retries.tried, key, stay, random: worker.random() };
         let slot = match worker.connections.pick(&pool, &wanted) {
             Ok(slot) => slot,
             Err(nobody) => return Err(last.unwrap_or_else(|| no_endpoint(nobody))),
@@ -212,9 +221,9 @@ pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -
                 }
                 note(None);
                 trace.phases = phases(&answer);
-                let mut response = answer.response;
+                let (endpoint, mut response) = (answer.index, answer.response);
                 clean(&mut response, received, worker);
-                return Ok(Reply { response, sent, received });
+                return Ok(Reply { response, sent, received, endpoint });
             }
             Err(failed) => {
                 note(Some(failed.error.kind.row().reason));

@@ -22,6 +22,7 @@ mod record;
 mod respond;
 mod rewrite;
 mod route;
+mod sticky;
 mod worker;
 
 use std::rc::Rc;
@@ -56,6 +57,7 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
     if let Some(told) = purge::run(exchange, &route).await? {
         return Ok(told); // PURGE is for us, not for the farm
     }
+    sticky::take(exchange, &route); // our own cookie: neither the cache nor the farm sees it
     let selected = match lookup::run(exchange, &route).await? {
         Found::Selected(selected) => selected, // forward, rewrite and fill ran in the fetch that brought it
         Found::Forward(behind) => {

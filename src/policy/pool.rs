@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::balance::hash::HashBy;
+use super::balance::sticky::StickyParams;
 use super::balance::{AdminState, Balance};
 use super::health::HealthParams;
 use super::retry::RetryParams;
@@ -20,6 +21,8 @@ pub struct PoolParams {
     pub hash: Option<HashBy>,
     /// `slow_start`: how long an endpoint that comes back takes to get its whole share; `None` = no time at all.
     pub slow_start: Option<Duration>,
+    /// `sticky`; `None` = sessions go anywhere.
+    pub sticky: Option<StickyParams>,
     /// `endpoints` in file order; at least one.
     pub endpoints: Vec<EndpointParams>,
     /// `host`

@@ -27,7 +27,7 @@ use crate::observe::writer::Target;
 use crate::policy::route::RouteTable;
 use crate::store::Store;
 use crate::transform::html::RuleSet;
-use crate::upstream::{ClientTls, Pool, TlsSpec as ClientSpec};
+use crate::upstream::{ClientTls, Farm, Pool, TlsSpec as ClientSpec};
 
 /// What a snapshot needs besides its configuration; the same for every generation.
 pub struct Parts {
@@ -35,6 +35,8 @@ pub struct Parts {
     pub store: Store,
     /// What session tickets are sealed with.
     pub tickets: Arc<TicketKeys>,
+    /// What pools share.
+    pub farm: Arc<Farm>,
     /// Makes, or finds in `state_dir`, a self-signed certificate for these names: chain and key as PEM.
     pub self_signed: SelfSigned,
 }
@@ -56,7 +58,8 @@ pub fn build(
     let mut faults = Diagnostics::default();
     let listeners: Vec<_> =
         config.listeners.iter().filter_map(|listener| build_listener(listener, parts, clock, &mut faults)).collect();
-    let pools: Vec<_> = config.pools.iter().filter_map(|pool| build_pool(pool, previous, &mut faults)).collect();
+    let pools: Vec<_> =
+        config.pools.iter().filter_map(|pool| build_pool(pool, previous, &parts.farm, &mut faults)).collect();
     let rewrites: Vec<_> =
         config.rewrites.iter().filter_map(|rewrite| build_rewrite(rewrite, previous, now, &mut faults)).collect();
     let access_log = build_access_log(&config, &mut faults);
@@ -209,7 +212,12 @@ fn help(problem: &TlsProblem) -> &'static str {
     }
 }
 
-fn build_pool(config: &PoolConfig, previous: Option<&Snapshot>, faults: &mut Diagnostics) -> Option<Arc<Pool>> {
+fn build_pool(
+    config: &PoolConfig,
+    previous: Option<&Snapshot>,
+    farm: &Farm,
+    faults: &mut Diagnostics,
+) -> Option<Arc<Pool>> {
     let previous = previous.and_then(|previous| {
         previous.pools.iter().find(|pool| pool.params.name == config.params.name).map(Arc::as_ref)
     });
@@ -236,7 +244,7 @@ fn build_pool(config: &PoolConfig, previous: Option<&Snapshot>, faults: &mut Dia
             }
         }
     };
-    Some(Arc::new(Pool::build(config.params.clone(), tls, previous)))
+    Some(Arc::new(Pool::build(config.params.clone(), tls, previous, farm)))
 }
 
 fn build_rewrite(

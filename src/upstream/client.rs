@@ -78,6 +78,8 @@ pub struct Wanted<'a> {
     pub tried: &'a [usize],
     /// What it is hashed by; `None` = any endpoint will do.
     pub key: Option<u64>,
+    /// Where its session is.
+    pub stay: Option<usize>,
     /// Any number.
     pub random: u64,
 }
@@ -135,7 +137,8 @@ impl Connections {
         let balance = pool.params.balance;
         let picker = picks.entry((pool.id, balance)).or_insert_with(|| Picker::new(balance));
         let mut views = self.views.borrow_mut();
-        let facts = PickFacts { panic: pool.params.panic, random: wanted.random, key: wanted.key };
+        let Wanted { key, stay, random, .. } = *wanted;
+        let facts = PickFacts { panic: pool.params.panic, random, key, stay };
         // Other workers may fill an endpoint between view and take. Each round the view is newer; one round per
         // endpoint is enough for any pool that is not full.
         for _ in 0..=pool.endpoints.len() {

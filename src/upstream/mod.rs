@@ -21,6 +21,7 @@ mod attempt;
 mod client;
 mod connect;
 mod endpoint;
+mod farm;
 mod fault;
 mod http1;
 mod idle;
@@ -37,6 +38,7 @@ mod tls;
 
 pub use client::{Answer, Connections, Failure, OutRequest, Timings, Wanted};
 pub use endpoint::{Counters, Endpoint, InFlightGuard, ProbeRecord, Slot};
+pub use farm::Farm;
 pub use pool::{Pool, PoolId};
 pub use probe::Probes;
 pub use tls::{ClientTls, TlsFault, TlsSpec};

@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 
 use super::connect::now;
 use super::endpoint::Endpoint;
+use super::farm::Farm;
 use super::moment::present;
 use super::tls::ClientTls;
 use crate::policy::balance::{Balance, EndpointView};
@@ -35,6 +36,8 @@ pub struct Pool {
     pub id: PoolId,
     /// Per endpoint: what goes into `Host`; `None` = leave the client's.
     hosts: Vec<Option<HeaderValue>>,
+    /// Per endpoint: what stands for it in a sticky cookie; empty in pools that are not sticky.
+    pub(super) tokens: Vec<Box<str>>,
     /// Per endpoint: the name its certificate must carry.
     server_names: Vec<ServerName<'static>>,
 }
@@ -43,7 +46,7 @@ impl Pool {
     /// The next generation of a pool. `previous` is the pool of the same name, if there was one: endpoints whose address
     /// stayed keep their live state, and an unchanged `tls` keeps its sessions and connections.
     #[must_use]
-    pub fn build(params: PoolParams, tls: Option<Arc<ClientTls>>, previous: Option<&Self>) -> Self {
+    pub fn build(params: PoolParams, tls: Option<Arc<ClientTls>>, previous: Option<&Self>, farm: &Farm) -> Self {
         let mut kept: Vec<Arc<Endpoint>> = previous.map(|pool| pool.endpoints.clone()).unwrap_or_default();
         let mut live = |address: &Address| match kept.iter().position(|endpoint| endpoint.address() == address) {
             // Removed from the list, so that an address written twice becomes two endpoints, not one counted twice.
@@ -62,11 +65,14 @@ impl Pool {
             (Some(new), Some(old)) if new.spec() == old.spec() => Some(Arc::clone(old)),
             (tls, _) => tls,
         };
+        let sticky = params.endpoints.iter().filter(|_| params.sticky.is_some());
+        let tokens = sticky.map(|endpoint| farm.token(&params.name, &endpoint.address)).collect();
         let hosts = params.endpoints.iter().map(|endpoint| host(&params.host, &endpoint.address)).collect();
         let server_names = params.endpoints.iter().map(|endpoint| server_name(tls.as_deref(), &endpoint.address));
         Self {
             server_names: server_names.collect(),
             hosts,
+            tokens,
             endpoints,
             tls,
             name: params.name.as_str().into(),

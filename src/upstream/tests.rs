@@ -211,6 +211,7 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
         balance: Balance::RoundRobin,
         hash: None,
         slow_start: None,
+        sticky: None,
         endpoints: addresses.iter().map(endpoint).collect(),
         host: HostHeader::Preserve,
         health: None,
@@ -225,7 +226,11 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
         keep_alive: KeepAlive::default(),
     };
     edit(&mut params);
-    Arc::new(Pool::build(params, None, None))
+    Arc::new(Pool::build(params, None, None, &farm()))
+}
+
+fn farm() -> Farm {
+    Farm::new(b"secret")
 }
 
 fn request(method: Method, body: Body) -> OutRequest {
@@ -892,7 +897,7 @@ async fn a_unix_socket_is_an_origin_too() {
 fn secure(origin: &Origin, spec: TlsSpec) -> Arc<Pool> {
     let plain = pool(&[origin.address], |_| ());
     let tls = ClientTls::build(spec).unwrap();
-    Arc::new(Pool::build(plain.params.clone(), Some(Arc::new(tls)), None))
+    Arc::new(Pool::build(plain.params.clone(), Some(Arc::new(tls)), None, &farm()))
 }
 
 #[tokio::test]
@@ -950,8 +955,8 @@ async fn a_full_or_tried_endpoint_is_not_picked() {
 async fn live_state_survives_a_reload_that_keeps_the_address() {
     let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let tls = || Some(Arc::new(ClientTls::build(TlsSpec { insecure: true, ..TlsSpec::default() }).unwrap()));
-    let before = Pool::build(pool(&addresses[..2], |_| ()).params.clone(), tls(), None);
-    let after = Pool::build(pool(&addresses[1..], |_| ()).params.clone(), tls(), Some(&before));
+    let before = Pool::build(pool(&addresses[..2], |_| ()).params.clone(), tls(), None, &farm());
+    let after = Pool::build(pool(&addresses[1..], |_| ()).params.clone(), tls(), Some(&before), &farm());
     assert_eq!(after.id, before.id);
     assert!(Arc::ptr_eq(&after.endpoints[0], &before.endpoints[1]), "the address stayed");
     assert!(before.endpoints.iter().all(|old| old.id() != after.endpoints[1].id()), "the address is new");
@@ -985,7 +990,7 @@ async fn probes_lower_and_raise_an_endpoint_and_let_go() {
 
     let mut unwatched = first.params.clone();
     unwatched.health = None;
-    probes.follow(&[Arc::new(Pool::build(unwatched, None, Some(&first)))]);
+    probes.follow(&[Arc::new(Pool::build(unwatched, None, Some(&first), &farm()))]);
     until(|| endpoint.healthy()).await;
     drop(probes);
     until(|| Arc::strong_count(endpoint) == 1).await;

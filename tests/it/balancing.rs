@@ -161,6 +161,71 @@ fn an_endpoint_that_joins_starts_slowly() {
     assert!((8..=13).contains(&counts[1]), "{counts:?}");
 }
 
+/// The value of the cookie `tg` that an answer sets.
+fn session(answer: &crate::support::client::Answer) -> Option<String> {
+    let set = answer.field("set-cookie")?.strip_prefix("tg=")?;
+    Some(set.split(';').next().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_session_stays_where_it_began() {
+    let echo = |name: &'static str| {
+        Origin::start(move |seen| Reply::ok(format!("{name} {}", seen.field("cookie").unwrap_or("none"))))
+    };
+    let origins = [echo("a"), echo("b"), echo("c")];
+    let endpoints: Vec<_> = origins.iter().map(|origin| (origin, "")).collect();
+    let gate = Tidegate::start(&pooled(&endpoints, "sticky = { cookie = \"tg\", ttl = \"1h\" }"));
+    let ask = |cookie: &str| {
+        gate.client().ask(&crate::support::client::Request::new("GET", "/").field("Cookie", cookie)).expect(200)
+    };
+    let first = gate.get("/").expect(200);
+    let token = session(&first).expect("a cookie");
+    let attributes = first.field("set-cookie").unwrap().split_once("; ").unwrap().1.to_owned();
+    assert_eq!(attributes, "Path=/; Max-Age=3600; HttpOnly; SameSite=Lax");
+    assert_eq!(first.field("cache-control"), Some("no-cache=\"set-cookie\""));
+    let own = first.text().split(' ').next().unwrap().to_owned();
+    for _ in 0..10 {
+        let again = ask(&format!("x=1; tg={token}; y=2"));
+        assert_eq!(
+            (again.text(), again.field("set-cookie")),
+            (format!("{own} x=1; y=2"), None),
+            "ours is not for the farm"
+        );
+    }
+    // One digit less, one other digit, another pool's: not ours.
+    let other_digit = if token.starts_with('0') { "1" } else { "0" };
+    for forged in [&token[1..], &format!("{other_digit}{}", &token[1..]), "", "a"] {
+        assert!(session(&ask(&format!("tg={forged}"))).is_some(), "{forged:?} is replaced");
+    }
+    let index = ["a", "b", "c"].iter().position(|name| *name == own).unwrap();
+    let address = format!("address = \"{}\"", origins[index].address());
+    gate.reload(|text| text.replace(&address, &format!("{address}, state = \"drain\"")));
+    assert_eq!(ask(&format!("tg={token}")).text(), format!("{own} none"), "draining keeps sessions");
+    let others: Vec<_> = (0..6).map(|_| gate.get("/").expect(200).text()).collect();
+    assert!(others.iter().all(|text| !text.starts_with(&own)), "and takes no new ones: {others:?}");
+    gate.reload(|text| text.replace("state = \"drain\"", "state = \"down\""));
+    let moved = ask(&format!("tg={token}"));
+    assert!(!moved.text().starts_with(&own));
+    assert!(session(&moved).is_some_and(|new| new != token), "its endpoint is gone: another one, and its cookie");
+}
+
+#[test]
+fn a_session_cookie_is_not_stored_and_stores_are_not_for_one_session() {
+    let origin = Origin::always(Reply::ok("x"));
+    let text =
+        pooled(&[(&origin, "")], "sticky = { cookie = \"tg\" }") + "cache = \"all\"\n[cache.all]\nttl = \"1h\"\n";
+    let gate = Tidegate::start(&text);
+    let first = gate.get("/").expect(200);
+    assert_eq!(first.field("set-cookie"), None, "what is stored is for everybody");
+    let token = session(&gate.client().ask(&crate::support::client::Request::new("POST", "/").body("x"))).expect("one");
+    // The POST has invalidated it. A request with our cookie alone is stored like one without any.
+    let cookie = format!("tg={token}");
+    let ask = || gate.client().ask(&crate::support::client::Request::new("GET", "/").field("Cookie", &cookie));
+    assert_eq!(ask().expect(200).field("x-cache"), Some("MISS"));
+    assert_eq!(ask().expect(200).field("x-cache"), Some("HIT"));
+    assert_eq!(gate.get("/").expect(200).field("x-cache"), Some("HIT"));
+}
+
 #[test]
 fn a_backup_serves_when_nobody_else_can() {
     let (first, backup) = (Origin::always(Reply::ok("first")), Origin::always(Reply::ok("backup")));

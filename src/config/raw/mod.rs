@@ -21,6 +21,8 @@ use super::table::table;
 /// Milliseconds of an hour and a day: the bounds most durations have.
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
+/// For what clients keep.
+const YEAR: u64 = 365 * DAY;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;

@@ -1,6 +1,6 @@
 //! `[[pool]]`.
 
-use super::{DAY, HOUR, RawCertificate};
+use super::{DAY, HOUR, RawCertificate, YEAR};
 use crate::config::shape::List;
 use crate::config::table::{table, words};
 use crate::config::units::{Int, Name, Share, Span};
@@ -21,6 +21,8 @@ table! {
         endpoints: List<RawEndpoint, 1> [required],
         /// What Host the origin sees: preserve (the client's), endpoint (the address as written), or a name.
         host: String = "preserve".to_owned(),
+        /// Leads a client back to the endpoint that answered it first. Absent: sessions go anywhere.
+        sticky: RawSticky,
         /// Probes. Absent: every endpoint counts as healthy.
         health: RawHealth,
         /// Below this share of healthy endpoints health is ignored.
@@ -36,7 +38,7 @@ table! {
         /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
         tls: RawPoolTls,
     }
-    later { "discover", "outlier", "sticky", "queue", "send_proxy_protocol" }
+    later { "discover", "outlier", "queue", "send_proxy_protocol" }
 }
 
 words! {
@@ -47,6 +49,27 @@ words! {
         "random-two" => RandomTwo,
         "peak-ewma" => PeakEwma,
         "hash" => Hash,
+    }
+}
+
+table! {
+    /// A cookie of ours that leads a client back to its endpoint, also while that drains. The farm does not see it.
+    RawSticky {
+        /// Name of the cookie.
+        cookie: String [required],
+        /// How long the cookie is good for, from when it is given; 0s is until the browser is closed.
+        ttl: Span<0, YEAR> = Span::seconds(3600),
+        /// Whether other sites' requests carry it: strict, lax or none.
+        same_site: RawSameSite = RawSameSite::Lax,
+    }
+}
+
+words! {
+    /// `same_site`
+    RawSameSite {
+        "strict" => Strict,
+        "lax" => Lax,
+        "none" => None,
     }
 }
 

@@ -7,12 +7,14 @@ use http::HeaderName;
 use super::{Validation, items};
 use crate::config::model::{PoolConfig, UpstreamTlsConfig};
 use crate::config::raw::{
-    RawBalance, RawEndpoint, RawHealth, RawOriginProtocol, RawPool, RawPoolTls, RawRetry, RawRetryOn, RawState,
+    RawBalance, RawEndpoint, RawHealth, RawOriginProtocol, RawPool, RawPoolTls, RawRetry, RawRetryOn, RawSameSite,
+    RawState, RawSticky,
 };
 use crate::config::shape::Given;
 use crate::config::source::Location;
 use crate::config::units::{is_host_or_ip, show_duration};
 use crate::policy::balance::hash::HashBy;
+use crate::policy::balance::sticky::{SameSite, StickyParams};
 use crate::policy::balance::{AdminState, Balance};
 use crate::policy::health::HealthParams;
 use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, PoolParams, PoolTimeouts};
@@ -35,6 +37,7 @@ impl Validation<'_> {
             },
             hash: self.hash(raw),
             slow_start: raw.slow_start.nonzero(),
+            sticky: raw.sticky.given().and_then(|sticky| self.sticky(sticky)),
             endpoints,
             host: self.host_header(&raw.host),
             health: raw.health.given().map(|health| self.health(health)),
@@ -52,6 +55,22 @@ impl Validation<'_> {
             },
         };
         PoolConfig { params, tls: raw.tls.given().map(|tls| self.pool_tls(tls)), endpoints_at }
+    }
+
+    fn sticky(&mut self, raw: &RawSticky) -> Option<StickyParams> {
+        let cookie = raw.cookie.given()?;
+        // A cookie's name is a token, as a field's is (RFC 6265 §4.1.1); a star in it would be a pattern to whoever
+        // strips cookies.
+        if cookie.parse::<HeaderName>().is_err() || cookie.contains('*') {
+            let what = format!("must be the name of a cookie, got {:?}", cookie.value);
+            self.faults.push(cookie.place.fault(what, ""));
+        }
+        let same_site = match raw.same_site.value {
+            RawSameSite::Strict => SameSite::Strict,
+            RawSameSite::Lax => SameSite::Lax,
+            RawSameSite::None => SameSite::None,
+        };
+        Some(StickyParams { cookie: cookie.value.clone(), ttl: raw.ttl.nonzero(), same_site })
     }
 
     /// `hash`, which stands with `balance = "hash"` and with no other.

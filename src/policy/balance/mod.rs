@@ -3,7 +3,8 @@
 //! Two questions, answered apart: who *may* be picked (here), and who of those *is* (one file per algorithm).
 //!
 //! An endpoint may be picked when its state is up, its weight above zero, it is healthy, not full, and was not tried by
-//! this exchange. Backups are asked only when no other endpoint can be picked.
+//! this exchange. Backups are asked only when no other endpoint can be picked. A sticky session goes to its endpoint
+//! also while that drains, has weight zero or is a backup.
 //!
 //! Panic: when fewer than the share `panic` of the endpoints that are up (backups not counted) are healthy and no backup
 //! is, health is ignored. The few healthy ones would drown under the load of all, and probes that fail everywhere say
@@ -16,6 +17,7 @@ pub mod hash;
 mod least_connections;
 pub mod peak_ewma;
 mod random_two;
+pub mod sticky;
 mod weighted_round_robin;
 
 use least_connections::LeastConnections;
@@ -108,6 +110,8 @@ pub struct PickFacts {
     pub random: u64,
     /// What `Hash` goes by; `None` = any endpoint will do.
     pub key: Option<u64>,
+    /// Where the client's session is: taken if at all possible.
+    pub stay: Option<usize>,
 }
 
 /// Why nobody was picked.
@@ -166,6 +170,14 @@ impl Picker {
     pub fn pick(&mut self, views: &[EndpointView], facts: &PickFacts) -> Result<usize, NoEndpoint> {
         let ignore_health = panics(views, facts.panic);
         let usable = |view: &EndpointView| view.is_up() && (view.healthy || ignore_health);
+        let stays = |view: &EndpointView| {
+            view.state != AdminState::Down && (view.healthy || ignore_health) && !view.tried && !view.is_full()
+        };
+        if let Some(index) = facts.stay
+            && views.get(index).is_some_and(stays)
+        {
+            return Ok(index);
+        }
         for backup in [false, true] {
             let may = |view: &EndpointView| view.backup == backup && usable(view) && !view.tried && !view.is_full();
             if let Some(index) = self.choose(views, may, facts) {
@@ -245,7 +257,7 @@ mod tests {
     }
 
     fn facts(panic: f64) -> PickFacts {
-        PickFacts { panic, random: 0x5eed, key: None }
+        PickFacts { panic, random: 0x5eed, key: None, stay: None }
     }
 
     fn sick() -> EndpointView {
@@ -295,6 +307,29 @@ mod tests {
                 assert_eq!(Picker::new(balance).pick(&views, &facts(panic)), expected, "{balance:?} {panic} {views:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_session_stays_as_long_as_its_endpoint_can_answer() {
+        let state = |state| EndpointView { state, ..up(1) };
+        for (own, expected) in [
+            (up(1), 0),
+            (up(0), 0),
+            (state(AdminState::Drain), 0),
+            (backup(up(1)), 0),
+            (state(AdminState::Down), 1),
+            (sick(), 1),
+            (tried(up(1)), 1),
+            (full(up(1)), 1),
+        ] {
+            let views = [own, up(1000), up(1000)];
+            for balance in [Balance::RoundRobin, Balance::LeastConnections] {
+                let facts = PickFacts { stay: Some(0), ..facts(0.5) };
+                assert_eq!(Picker::new(balance).pick(&views, &facts), Ok(expected), "{balance:?} {own:?}");
+            }
+        }
+        let gone = PickFacts { stay: Some(9), ..facts(0.5) };
+        assert_eq!(Picker::new(Balance::RoundRobin).pick(&[up(1)], &gone), Ok(0));
     }
 
     fn any_view() -> impl Strategy<Value = EndpointView> {

@@ -1,0 +1,60 @@
+//! Sticky sessions: the client's cookie on its way in, a new one on its way out.
+//!
+//! The cookie is ours. It is taken out of the request before the cache judges it, so that it makes nothing uncacheable and
+//! is in no key, and the farm does not see it. A fetch for the store follows it too, but only what goes to one client
+//! alone brings a new one: nothing that is stored ever has it.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, SET_COOKIE};
+
+use super::context::Exchange;
+use super::forward::Reply;
+use crate::policy::cache::cookies;
+use crate::snapshot::{Action, Route};
+use crate::upstream::Pool;
+
+/// Where a client is to stay.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    /// One of the route's pools.
+    pub(super) pool: Arc<Pool>,
+    /// The endpoint, as index into [`Pool::endpoints`].
+    pub(super) endpoint: usize,
+}
+
+/// Takes the cookies of the route's sticky pools out of the request. Of several that stand for an endpoint the first wins.
+pub(super) fn take(exchange: &mut Exchange, route: &Route) {
+    let Action::Forward(split) = &route.action else { return };
+    for (pool, _) in split {
+        let Some(sticky) = &pool.params.sticky else { continue };
+        let headers = &mut exchange.head.headers;
+        if exchange.session.is_none() {
+            let mut values = cookies::pairs(headers).filter(|(name, _)| *name == sticky.cookie);
+            exchange.session = values
+                .find_map(|(_, value)| pool.endpoint_of(value))
+                .map(|endpoint| Session { pool: Arc::clone(pool), endpoint });
+        }
+        cookies::strip(headers, std::slice::from_ref(&sticky.cookie));
+    }
+}
+
+/// Gives the client the cookie of the endpoint that answered, unless it has it already.
+pub(super) fn give(exchange: &Exchange, pool: &Arc<Pool>, reply: &mut Reply) {
+    let Some(sticky) = &pool.params.sticky else { return };
+    let stayed = exchange
+        .session
+        .as_ref()
+        .is_some_and(|session| session.pool.id == pool.id && session.endpoint == reply.endpoint);
+    if stayed {
+        return;
+    }
+    let cookie = pool.token_of(reply.endpoint).and_then(|token| sticky.set_cookie(token, exchange.peer.tls.is_some()));
+    if let Some(cookie) = cookie {
+        let headers = &mut reply.response.headers;
+        headers.append(SET_COOKIE, cookie);
+        // For caches between here and the client: the answer may be anybody's, this field is not (RFC 9111 §5.2.2.4).
+        headers.append(CACHE_CONTROL, HeaderValue::from_static("no-cache=\"set-cookie\""));
+    }
+}

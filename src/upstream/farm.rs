@@ -1,0 +1,70 @@
+//! What all pools of the process share, over all generations.
+
+use aws_lc_rs::hmac;
+
+use super::pool::Pool;
+use crate::policy::pool::Address;
+
+/// Digits of a session token: 128 bits, far from being guessed.
+const TOKEN_DIGITS: usize = 32;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Farm {
+    /// Makes session tokens. Who has it can lead a client to an endpoint of his choice, and nothing else.
+    sessions: hmac::Key,
+}
+
+impl Farm {
+    /// A farm whose session tokens are made with `secret`: the same secret makes the same tokens, in any process.
+    #[must_use]
+    pub fn new(secret: &[u8]) -> Self {
+        Self { sessions: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+    }
+
+    /// What stands for an endpoint of a pool in a sticky cookie. It depends on their names alone, so it survives reloads,
+    /// restarts and the endpoint's absence.
+    pub(super) fn token(&self, pool: &str, address: &Address) -> Box<str> {
+        // A name has no line breaks: two different pairs never spell the same text.
+        let tag = hmac::sign(&self.sessions, format!("sticky\n{pool}\n{address}").as_bytes());
+        let digits: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.chars().take(TOKEN_DIGITS).collect()
+    }
+}
+
+impl Pool {
+    /// The endpoint that a client's cookie stands for; `None` when it is none of ours, or its endpoint is gone. Takes the
+    /// same time for every wrong value.
+    #[must_use]
+    pub fn endpoint_of(&self, token: &[u8]) -> Option<usize> {
+        let same = |known: &str| aws_lc_rs::constant_time::verify_slices_are_equal(known.as_bytes(), token).is_ok();
+        self.tokens.iter().position(|known| same(known))
+    }
+
+    /// The cookie's value for an endpoint; `None` in pools that are not sticky.
+    #[must_use]
+    pub fn token_of(&self, index: usize) -> Option<&str> {
+        self.tokens.get(index).map(|token| &**token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_of_one_endpoint_of_one_pool_under_one_secret() {
+        let address = |port| Address::Name("a".into(), port);
+        let farm = Farm::new(b"one");
+        let token = farm.token("web", &address(1));
+        assert_eq!(token.len(), TOKEN_DIGITS);
+        assert_eq!(token, Farm::new(b"one").token("web", &address(1)), "in any process");
+        for other in [
+            farm.token("web", &address(2)),
+            farm.token("api", &address(1)),
+            Farm::new(b"two").token("web", &address(1)),
+        ] {
+            assert_ne!(token, other);
+        }
+    }
+}
