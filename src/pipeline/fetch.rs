@@ -15,13 +15,15 @@ use super::fill::{self, Alone};
 use super::forward::{self, Order, Reply};
 use super::rewrite;
 use super::worker::{RefreshSlot, Worker};
-use crate::body::{Body, Response, Sequence, SpoolReader};
+use crate::body::{Body, Interim, Response, Sequence, SpoolReader};
 use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
+use crate::policy::cache::bypass::ReuseOnly;
 use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::CacheKey;
 use crate::policy::cache::stale::{self, Grant, Trouble};
 use crate::policy::cache::storing::{self, NotStored, Storable};
+use crate::policy::cache::validation::{HeadVerdict, StoredWhole};
 use crate::policy::cache::vary::Selecting;
 use crate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, validation};
 use crate::snapshot::{CachePolicy, Route};
@@ -110,6 +112,8 @@ impl Job {
     /// about its own answer.
     pub(super) fn behind(mut self, turn: RefreshTurn, slot: RefreshSlot) -> Self {
         self.order.request.method = Method::GET;
+        // The answer it runs behind is final.
+        self.order.request.interim = Interim::default();
         for name in [RANGE, CACHE_CONTROL, PRAGMA] {
             self.order.request.headers.remove(name);
         }
@@ -150,7 +154,8 @@ pub(super) fn start(job: Job) -> oneshot::Receiver<Report> {
 
 /// Starts a fetch that no client waits for; it keeps its `place` to the end.
 pub(super) fn start_behind(job: Job, place: OwnedSemaphorePermit) {
-    let job = Job { alone: Alone::GoesOn, ..job };
+    let mut job = Job { alone: Alone::GoesOn, ..job };
+    job.order.request.interim = Interim::default();
     tokio::task::spawn_local(async move {
         let (report, nobody) = oneshot::channel();
         // Not kept for the time of the fetch: the report may hold a reader, which would be waited for.
@@ -188,7 +193,7 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
     let judge = Judge { worker: &worker, route: &route, policy: &policy, path: &path, request: &request, alone };
     let trouble = match &answer {
         Ok(Answer::Confirmed(..)) => None,
-        Ok(Answer::New(reply)) => Trouble::of_status(reply.response.status),
+        Ok(Answer::New(reply) | Answer::Head(reply, _)) => Trouble::of_status(reply.response.status),
         Err(error) => Trouble::of_error(error.kind),
     };
     if let (Some(standby), Some(trouble)) = (&standby, trouble)
@@ -204,6 +209,7 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
     }
     match answer {
         Ok(Answer::Confirmed(base, reply)) => {
+            let status = Some(reply.response.status);
             let (base, kept) = judge.freshen(&base, &reply, &key, lead.epoch());
             base.life().recover();
             match kept {
@@ -212,7 +218,16 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
                 // Followers wait for this very answer; nobody may join it later.
                 _ => drop(lead.share(Fetched::Validated(Arc::clone(&base)))),
             }
-            tell(report, Ok(Landed::Validated(base)), trace, Some(StatusCode::NOT_MODIFIED), kept);
+            tell(report, Ok(Landed::Validated(base)), trace, status, kept);
+        }
+        Ok(Answer::Head(reply, verdict)) => {
+            if let (Some(standby), HeadVerdict::Contradicts) = (&standby, verdict) {
+                worker.shared.store.outdate(&standby.base);
+            }
+            // It is about this one request: cookies and credentials went along.
+            lead.release(HEAD);
+            let rewritten = rewrite::run(&route, &Method::HEAD, reply.response);
+            tell(report, Ok(Landed::Alone(rewritten.response)), trace, None, Err(told_of_head(verdict)));
         }
         Ok(Answer::New(reply)) => judge.take_in(reply, lead, key, standby.as_ref(), report, trace).await,
         Err(error) => {
@@ -225,6 +240,14 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
 /// Followers of a fetch that was answered with an error are released with this reason, where they do not get what is
 /// stored instead.
 const ORIGIN_ERROR: &str = "origin_error";
+
+/// The answer to a HEAD that validated what is stored is not stored itself.
+const HEAD: &str = ReuseOnly::Head.token();
+
+/// What the answer to a HEAD, passed on, did to what is stored.
+fn told_of_head(verdict: HeadVerdict) -> &'static str {
+    if verdict == HeadVerdict::Contradicts { "head_differs" } else { HEAD }
+}
 
 /// The stored response behind a fetch, ready to stand in for the answer.
 struct Standby<'a> {
@@ -286,16 +309,18 @@ const TRIED_OUT: u64 = 64 * 1024;
 
 /// What the origin said.
 enum Answer {
-    /// What is stored still holds; the reply is a 304.
+    /// What is stored still holds; the reply is a 304, or an answer to HEAD that says the same.
     Confirmed(Arc<Base>, Reply),
     /// A response of its own.
     New(Reply),
+    /// The head of one, and what it says of the stored response.
+    Head(Reply, HeadVerdict),
 }
 
 impl Answer {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Confirmed(_, reply) | Self::New(reply) => reply.response.status,
+            Self::Confirmed(_, reply) | Self::New(reply) | Self::Head(reply, _) => reply.response.status,
         }
     }
 }
@@ -312,16 +337,26 @@ async fn ask(
     validation::clear(&mut order.request.headers);
     let Some(base) = validating else { return forward::send(worker, order, trace).await.map(Answer::New) };
     let unconditional = order.repeat();
+    let is_head = order.request.method == Method::HEAD;
     validation::ask(&mut order.request.headers, base.head().view());
-    let reply = forward::send(worker, order, trace).await?;
-    if reply.response.status != StatusCode::NOT_MODIFIED {
-        return Ok(Answer::New(reply));
+    let mut reply = forward::send(worker, order, trace).await?;
+    if reply.response.status == StatusCode::NOT_MODIFIED {
+        if validation::confirms(&reply.response.headers, base.head().view()) {
+            return Ok(Answer::Confirmed(base, reply));
+        }
+        // A 304 about something we do not have is no answer (RFC 9111 §4.3.3).
+        reply = forward::send(worker, unconditional, trace).await?;
     }
-    if validation::confirms(&reply.response.headers, base.head().view()) {
-        return Ok(Answer::Confirmed(base, reply));
+    Ok(if is_head { judge_head(base, reply) } else { Answer::New(reply) })
+}
+
+fn judge_head(base: Arc<Base>, reply: Reply) -> Answer {
+    let head = base.head();
+    let stored = StoredWhole { status: head.status, view: head.view(), length: base.body().remaining() };
+    match validation::compare_head(reply.response.status, &reply.response.headers, &stored) {
+        HeadVerdict::Confirms => Answer::Confirmed(base, reply),
+        verdict => Answer::Head(reply, verdict),
     }
-    // A 304 about something we do not have is no answer (RFC 9111 §4.3.3).
-    forward::send(worker, unconditional, trace).await.map(Answer::New)
 }
 
 fn tell(

@@ -12,7 +12,7 @@ use super::range;
 use super::rewrite;
 use super::sticky;
 use super::worker::Worker;
-use crate::body::{Body, Interim, Response};
+use crate::body::{Body, Response};
 use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::observe::{Attempt, Phases};
@@ -148,7 +148,8 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
         upgrade: upgrade.is_some(),
         headers,
         body: Body::Empty,
-        interim: if for_cache { Interim::default() } else { exchange.head.interim.clone() },
+        // Of many who wait for one fetch it is the client that caused it who gets them.
+        interim: exchange.head.interim.clone(),
     };
     let stay = exchange.session.as_ref().map(|session| session.endpoint);
     Ok(Order { pool: Arc::clone(pool), request, key: hash_key(exchange, pool), stay })

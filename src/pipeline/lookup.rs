@@ -110,7 +110,10 @@ impl Lookup<'_> {
             }
             Next::Fetch(forwarded) => forwarded,
         };
-        match store.join(&self.question.key, variant) {
+        let key = &self.question.key;
+        // What is stored is validated by HEAD as well.
+        let is_head = self.question.participation == Participation::ReuseOnly(ReuseOnly::Head);
+        match if is_head { store.join_head(key, variant) } else { store.join(key, variant) } {
             Joined::Follower(handle) => self.follow(exchange, handle, forwarded, stored).await,
             Joined::Leader(lead) => {
                 // The fetch one would have followed may have ended between the look and the join.

@@ -63,6 +63,17 @@ pub struct FetchKey {
     pub primary: u128,
     /// `Selecting::hash` of the variant that is fetched; 0 while nothing is known to vary.
     pub variant: u64,
+    /// What is asked for.
+    pub asked: Asked,
+}
+
+/// What a fetch asks the origin for. Nobody who wants content waits for a fetch that brings none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// All of it.
+    Whole,
+    /// Its head, to see whether what is stored still holds.
+    Head,
 }
 
 /// Identifies one making of a child.
@@ -205,15 +216,29 @@ impl Store {
     /// [`Store::find`]: the fetch one would have joined may have ended in between.
     #[must_use]
     pub fn join(&self, key: &CacheKey, variant: u64) -> Joined<FetchKey, Fetched> {
+        self.join_as(key, variant, Asked::Whole)
+    }
+
+    /// Joins the fetch for this key and variant, or one of its head alone, or begins the latter.
+    #[must_use]
+    pub fn join_head(&self, key: &CacheKey, variant: u64) -> Joined<FetchKey, Fetched> {
+        match self.follow(key, variant) {
+            Some(handle) => Joined::Follower(handle),
+            None => self.join_as(key, variant, Asked::Head),
+        }
+    }
+
+    fn join_as(&self, key: &CacheKey, variant: u64, asked: Asked) -> Joined<FetchKey, Fetched> {
         let purges = &self.0.purges;
         let now = purges.number();
-        self.0.fetches.join(FetchKey { primary: key.hash, variant }, now, purges.date(Mark::url(key.uri)))
+        self.0.fetches.join(FetchKey { primary: key.hash, variant, asked }, now, purges.date(Mark::url(key.uri)))
     }
 
     /// Follows the fetch for this key and variant, if one is under way.
     #[must_use]
     pub fn follow(&self, key: &CacheKey, variant: u64) -> Option<FollowHandle<Fetched>> {
-        self.0.fetches.follow(FetchKey { primary: key.hash, variant }, self.0.purges.date(Mark::url(key.uri)))
+        let key_of_whole = FetchKey { primary: key.hash, variant, asked: Asked::Whole };
+        self.0.fetches.follow(key_of_whole, self.0.purges.date(Mark::url(key.uri)))
     }
 
     /// Joins the request for a part of this key and variant that is under way to the farm, or becomes the one that is.
@@ -222,7 +247,8 @@ impl Store {
     pub fn join_part(&self, key: &CacheKey, variant: u64) -> Joined<FetchKey, Done> {
         let purges = &self.0.purges;
         let now = purges.number();
-        self.0.parts.join(FetchKey { primary: key.hash, variant }, now, purges.date(Mark::url(key.uri)))
+        let key_of_whole = FetchKey { primary: key.hash, variant, asked: Asked::Whole };
+        self.0.parts.join(key_of_whole, now, purges.date(Mark::url(key.uri)))
     }
 
     /// Puts a freshened head on a stored response after a 304, which was asked for by the fetch that began at `epoch`.
@@ -279,6 +305,12 @@ impl Store {
     #[must_use]
     pub fn refusal(&self, key: u128, now: Now) -> Option<&'static str> {
         self.last_refusal(key).filter(|refusal| refusal.is_in_force(now)).map(|refusal| refusal.reason)
+    }
+
+    /// Makes one response stale until the origin has confirmed it: it has said that there is something else by now. A
+    /// confirmation that was asked for before does not count.
+    pub fn outdate(&self, base: &Base) {
+        base.life().soften(self.0.purges.announce(std::iter::empty(), |_| ()));
     }
 
     /// Removes one response: the origin has said something newer that is not stored. False when it was gone already.

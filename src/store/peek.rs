@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::base::{Base, Life, MAX_VARIANTS};
 use super::child::{Child, ChildKind};
 use super::memory::{Entry, Place};
-use super::{FetchKey, Found, HIT_FOR_MISS, Store};
+use super::{Asked, FetchKey, Found, HIT_FOR_MISS, Store};
 use crate::clock::Now;
 use crate::policy::cache::key::CacheKey;
 
@@ -64,7 +64,7 @@ impl Store {
             }
             _ => (Found::Nothing, Vec::new()),
         };
-        let ours = |flight: &FetchKey| flight.primary == key.hash;
+        let ours = |flight: &FetchKey| flight.primary == key.hash && flight.asked == Asked::Whole;
         let mut fetches: Vec<_> = self.0.fetches.under_way(ours).into_iter().map(|flight| flight.variant).collect();
         fetches.sort_unstable();
         let is_part_asked = !self.0.parts.under_way(ours).is_empty();

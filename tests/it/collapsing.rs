@@ -291,3 +291,66 @@ fn a_body_is_as_long_as_its_length_says_or_it_is_cut() {
     let targets: Vec<_> = origin.seen().into_iter().map(|seen| seen.target).collect();
     assert_eq!(targets, ["/long", "/short", "/short", "/other"]);
 }
+
+#[test]
+fn interim_heads_reach_the_client_that_caused_the_fetch_and_nobody_else() {
+    let rest = Gate::new();
+    let early = fresh().interim(103, &[("Link", "</a.css>; rel=preload")]);
+    let origin = Origin::always(early.chunk("one").wait(&rest).chunk("two").last_chunk(&[]));
+    let gate = caching(&origin, "");
+    let mut leader = asking(&gate, "/");
+    assert_eq!(leader.head().0, 103);
+    assert_eq!((leader.head().0, leader.chunk().as_str()), (200, "one"));
+    let mut follower = asking(&gate, "/");
+    assert_eq!((follower.head().0, follower.chunk().as_str()), (200, "one"));
+    rest.open();
+    let hit = poll("the body to be stored", || {
+        let answer = gate.get("/").expect(200);
+        cache_status(&answer).starts_with("hit").then_some(answer)
+    });
+    assert_eq!((hit.interim, hit.fields.has("link"), origin.requests()), (Vec::new(), false, 1));
+}
+
+#[test]
+fn many_heads_ask_once() {
+    let held = Gate::new();
+    let answers = held.clone();
+    let origin = Origin::start(move |seen| match seen.method.as_str() {
+        "HEAD" => Reply::new(304).field("ETag", "\"1\"").field("Cache-Control", "max-age=60").hold(&answers),
+        _ => {
+            Reply::new(200).field("Cache-Control", "max-age=60").field("Age", "60").field("ETag", "\"1\"").body("page")
+        }
+    });
+    let gate = caching(&origin, "");
+    gate.get("/").expect(200);
+    let head = Request::new("HEAD", "/");
+    let mut clients: Vec<_> = (0..8).map(|_| gate.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(head.bytes()));
+    origin.wait_requests(2);
+    held.open();
+    for client in &mut clients {
+        let answer = client.answer("HEAD").unwrap().expect(200);
+        assert_eq!((answer.field("etag"), answer.text().as_str()), (Some("\"1\""), ""));
+    }
+    // Who came later found what the one HEAD had made fresh.
+    assert_eq!(origin.requests(), 2);
+}
+
+#[test]
+fn who_wants_content_does_not_wait_for_a_head() {
+    let held = Gate::new();
+    let answers = held.clone();
+    let origin = Origin::start(move |seen| match seen.method.as_str() {
+        "HEAD" => Reply::new(304).field("ETag", "\"1\"").hold(&answers),
+        _ => Reply::new(200).field("Cache-Control", "no-cache").field("ETag", "\"1\"").body("page"),
+    });
+    let gate = caching(&origin, "");
+    gate.get("/").expect(200);
+    let mut waiting = gate.client();
+    waiting.send(Request::new("HEAD", "/").bytes());
+    origin.wait_requests(2);
+    assert_eq!(gate.get("/").expect(200).text(), "page");
+    assert_eq!(origin.requests(), 3);
+    held.open();
+    assert_eq!(waiting.answer("HEAD").unwrap().expect(200).field("etag"), Some("\"1\""));
+}

@@ -24,6 +24,21 @@ fn stale(directive: &str, body: &str) -> Reply {
     Reply::new(200).field("Cache-Control", &control).field("Age", "100").field("ETag", "\"1\"").body(body)
 }
 
+#[test]
+fn interim_heads_of_a_fetch_behind_an_answer_reach_nobody() {
+    let origin =
+        twofold(stale("stale-while-revalidate=1000", "old"), |_| fresh("new").interim(103, &[("Link", "</a>")]));
+    let gate = caching(&origin, "");
+    gate.get("/").expect(200);
+    let mut client = gate.client();
+    poll("what was fetched behind", || {
+        let answer = client.ask(&Request::get("/")).expect(200);
+        assert_eq!(answer.interim, []);
+        (answer.text() == "new").then_some(())
+    });
+    assert_eq!(origin.requests(), 2);
+}
+
 fn fresh(body: &str) -> Reply {
     Reply::new(200).field("Cache-Control", "max-age=60").body(body)
 }
@@ -61,7 +76,8 @@ fn one_fetch_runs_behind_any_number_of_stale_answers_and_outlives_its_client() {
     poll("the new answer", || (gate.get("/").expect(200).text() == "new").then_some(()));
     assert_eq!(origin.requests(), 2);
     assert_eq!(origin.seen()[1].field("if-none-match"), Some("\"1\""));
-    assert_eq!(gate.access_log(3)[1]["cache"], "stale");
+    // Two workers write it, in no common order.
+    assert!(gate.access_log(3).iter().any(|line| line["cache"] == "stale"));
     gate.expect_idle();
 }
 

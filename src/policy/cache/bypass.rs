@@ -28,7 +28,7 @@ pub enum Participation {
 /// Why an answer to this request could never be stored, though a stored one may answer it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReuseOnly {
-    /// HEAD brings no body; a stored answer to GET serves it.
+    /// HEAD brings no body; a stored answer to GET serves it, and its own answer can say that the stored one still holds.
     Head,
     /// The client asked that nothing be kept (RFC 9111 §5.2.1.5).
     RequestNoStore,
@@ -76,7 +76,7 @@ impl Bypass {
 impl ReuseOnly {
     /// Stable name.
     #[must_use]
-    pub fn token(self) -> &'static str {
+    pub const fn token(self) -> &'static str {
         match self {
             Self::Head => "head",
             Self::RequestNoStore => "request_no_store",
@@ -104,11 +104,11 @@ pub fn decide(request: &RequestFacts<'_>, directives: &RequestDirectives, params
     if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Participation::Bypass(Bypass::Precondition);
     }
-    if *request.method == Method::HEAD {
-        return Participation::ReuseOnly(ReuseOnly::Head);
-    }
     if directives.no_store {
         return Participation::ReuseOnly(ReuseOnly::RequestNoStore);
+    }
+    if *request.method == Method::HEAD {
+        return Participation::ReuseOnly(ReuseOnly::Head);
     }
     if range::is_asked(request.method, headers) {
         return Participation::ReuseOnly(ReuseOnly::Range);
@@ -179,6 +179,7 @@ mod tests {
             (get, "/", true, &[], No(Bypass::RequestBody)),
             (get, "/", false, &[("x-http-method-override", "DELETE")], No(Bypass::MethodOverride)),
             (&Method::HEAD, "/", false, &[("range", "bytes=0-1")], Some(ReuseOnly::Head)),
+            (&Method::HEAD, "/", false, &[("cache-control", "no-store")], Some(ReuseOnly::RequestNoStore)),
             (&Method::POST, "/", false, &[], No(Bypass::Method)),
             (get, "/", false, &[("range", "bytes=0-1")], Some(ReuseOnly::Range)),
             (get, "/", false, &[("range", "bytes=0-1"), ("if-match", "\"a\"")], No(Bypass::Precondition)),

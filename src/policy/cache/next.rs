@@ -102,6 +102,8 @@ pub fn decide(
     }
     let is_part = match facts.participation {
         Participation::ReuseOnly(ReuseOnly::Range) => true,
+        // What is stored is validated by it (RFC 9111 §4.3.5).
+        Participation::ReuseOnly(ReuseOnly::Head) if is_stored => false,
         Participation::ReuseOnly(reason) => return Next::Alone(forwarded, reason.token()),
         Participation::Bypass(reason) => return Next::Alone(forwarded, reason.token()),
         Participation::Full => false,
@@ -151,7 +153,9 @@ mod tests {
             (91, selected, Full, "max-stale=40", "hit_stale"),
             (91, selected, Full, "only-if-cached", "only_if_cached"),
             (91, selected, Some(ReuseOnly::Range), "", "validate"),
-            (91, selected, Some(ReuseOnly::Head), "", "forward_alone"),
+            (91, selected, Some(ReuseOnly::Head), "", "validate"),
+            (0, nothing, Some(ReuseOnly::Head), "", "forward_alone"),
+            (91, selected, Some(ReuseOnly::RequestNoStore), "", "forward_alone"),
             (0, others, Full, "", "fetch"),
             (0, others, Full, "only-if-cached", "only_if_cached"),
             (0, nothing, Full, "", "fetch"),

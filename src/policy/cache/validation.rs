@@ -1,5 +1,5 @@
-//! Conditional requests on both sides: asking the origin whether a stored response still holds, applying its 304, and
-//! answering a client's own conditions from what is stored (RFC 9111 §4.3, RFC 9110 §13).
+//! Conditional requests on both sides: asking the origin whether a stored response still holds, applying its 304 or its
+//! answer to HEAD, and answering a client's own conditions from what is stored (RFC 9111 §4.3, RFC 9110 §13).
 
 use std::time::SystemTime;
 
@@ -60,19 +60,73 @@ pub fn clear(request: &mut HeaderMap) {
 /// that speaks of something else is no answer; the request is sent again without conditions.
 #[must_use]
 pub fn confirms(not_modified: &HeaderMap, stored: StoredView<'_>) -> bool {
-    if let Some(given) = not_modified.get(ETAG) {
-        let given = EntityTag::parse(given.as_bytes());
-        // Weak comparison: a 304 promises that the content is equivalent, which is all that was asked.
-        return given.zip(stored.origin_tag()).is_some_and(|(given, kept)| given.opaque == kept.opaque);
+    same_tag(not_modified, stored).or_else(|| same_date(not_modified, stored)).unwrap_or(true)
+}
+
+/// Whether the tag of an answer is that of `stored`; `None` when it has none. Weak comparison: that the content is
+/// equivalent is all that was asked.
+fn same_tag(answer: &HeaderMap, stored: StoredView<'_>) -> Option<bool> {
+    let given = EntityTag::parse(answer.get(ETAG)?.as_bytes());
+    Some(given.zip(stored.origin_tag()).is_some_and(|(given, kept)| given.opaque == kept.opaque))
+}
+
+/// Whether the `Last-Modified` of an answer is that of `stored`; `None` when it has none that is a date.
+fn same_date(answer: &HeaderMap, stored: StoredView<'_>) -> Option<bool> {
+    let given = dates::read(answer, &LAST_MODIFIED)?;
+    let kept = dates::read(stored.headers, &LAST_MODIFIED);
+    // Of a rewritten body the stored date may be that of the rules, which the origin cannot know.
+    Some(if stored.rules == 0 { kept == Some(given) } else { kept.is_some_and(|kept| given <= kept) })
+}
+
+/// What an answer to HEAD says about a stored answer to GET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadVerdict {
+    /// They are the same: the stored one is freshened as by a 304.
+    Confirms,
+    /// The stored one is out of date.
+    Contradicts,
+    /// Nothing.
+    Silent,
+}
+
+/// A stored response as an answer to HEAD is compared with it.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredWhole<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub view: StoredView<'a>,
+    /// Bytes of its body.
+    pub length: u64,
+}
+
+/// What an answer to HEAD, asked with the fields of the fetch that was stored, says about the stored response (§4.3.5).
+///
+/// A 200 confirms a stored 200 when every validator it has, and its `Content-Length`, are those of the stored response. Two
+/// choices are on the safe side: a length alone confirms nothing, for another content can be as long; and 404 or 410 where
+/// something else is stored speak as clearly as a 200 that differs.
+#[must_use]
+pub fn compare_head(status: StatusCode, head: &HeaderMap, stored: &StoredWhole<'_>) -> HeadVerdict {
+    if !matches!(status, StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::GONE) {
+        return HeadVerdict::Silent;
     }
-    match dates::read(not_modified, &LAST_MODIFIED) {
-        // Of a rewritten body the stored date may be that of the rules, which the origin cannot know.
-        Some(given) if stored.rules != 0 => {
-            dates::read(stored.headers, &LAST_MODIFIED).is_some_and(|kept| given <= kept)
-        }
-        Some(given) => dates::read(stored.headers, &LAST_MODIFIED) == Some(given),
-        None => true,
+    if status != stored.status {
+        return HeadVerdict::Contradicts;
     }
+    let validators = [same_tag(head, stored.view), same_date(head, stored.view)];
+    // The origin cannot know how long a rewritten body is.
+    let length = content_length(head).filter(|_| stored.view.rules == 0).map(|length| length == stored.length);
+    if validators.into_iter().chain([length]).any(|same| same == Some(false)) {
+        HeadVerdict::Contradicts
+    } else if status == StatusCode::OK && validators.contains(&Some(true)) {
+        HeadVerdict::Confirms
+    } else {
+        HeadVerdict::Silent
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Fields that describe the stored bytes, the content of the message they came in (a 304 has none), or one exchange: a
@@ -97,7 +151,7 @@ const OF_ORIGINAL: [HeaderName; 5] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// The head of a stored response freshened by a 304 that [`confirms`] it (§3.2): every field of the 304 replaces all of
+/// The head of a stored response freshened by a 304 that [`confirms`] it, or an answer to HEAD that does (§3.2): every field of the 304 replaces all of
 /// that name, but for those that describe the stored bytes. The tag stays too, for the 304 can only repeat it and ours may
 /// be a derived one. `Age` and `Date` are always those of the 304, since the stored ones would make the result old.
 #[must_use]
@@ -218,6 +272,44 @@ mod tests {
         ] {
             let (given, stored) = (headers(given, now), headers(stored, now));
             assert_eq!(confirms(&given, view(&stored, rules)), expected, "{given:?} {stored:?} {rules}");
+        }
+    }
+
+    #[test]
+    fn what_an_answer_to_head_says() {
+        use HeadVerdict::{Confirms, Contradicts, Silent};
+        let now = Clock::System.now();
+        let tagged: Lines<'_> = &[("etag", "\"a\""), ("last-modified", "@-9")];
+        for (status, head, stored, rules, expected) in [
+            (200, tagged, tagged, 0, Confirms),
+            (200, &[("etag", "W/\"a\"")][..], tagged, 0, Confirms),
+            (200, &[("etag", "\"a\""), ("content-length", "5")], tagged, 0, Confirms),
+            (200, &[("etag", "\"a\""), ("content-length", "6")], tagged, 0, Contradicts),
+            (200, &[("etag", "\"a\""), ("content-length", "6")], tagged, 7, Confirms),
+            (200, &[("etag", "\"a\""), ("last-modified", "@-8")], tagged, 0, Contradicts),
+            (200, &[("etag", "\"b\""), ("last-modified", "@-9")], tagged, 0, Contradicts),
+            (200, &[("etag", "\"a\"")], &[], 0, Contradicts),
+            (200, &[("etag", "unquoted")], tagged, 0, Contradicts),
+            (200, &[("content-length", "5")], tagged, 0, Silent),
+            (200, &[("content-length", "5")], &[], 0, Silent),
+            (200, &[("content-length", "6")], &[], 0, Contradicts),
+            (200, &[], tagged, 0, Silent),
+            (404, tagged, tagged, 0, Contradicts),
+            (410, &[], tagged, 0, Contradicts),
+            (405, &[], tagged, 0, Silent),
+            (403, &[("etag", "\"b\"")], tagged, 0, Silent),
+            (302, &[], tagged, 0, Silent),
+        ] {
+            let (head, stored) = (headers(head, now), headers(stored, now));
+            let status = StatusCode::from_u16(status).expect("a status");
+            let whole = StoredWhole { status: StatusCode::OK, view: view(&stored, rules), length: 5 };
+            assert_eq!(compare_head(status, &head, &whole), expected, "{status} {head:?} {stored:?} {rules}");
+        }
+        let none = HeaderMap::new();
+        let missing = StoredWhole { status: StatusCode::NOT_FOUND, view: view(&none, 0), length: 5 };
+        for (status, expected) in [(200, Contradicts), (404, Silent), (410, Contradicts)] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(compare_head(status, &none, &missing), expected, "{status}");
         }
     }
 

@@ -17,7 +17,7 @@ use tidegate::policy::cache::refresh::Setback;
 use tidegate::policy::cache::stale::{self, Grant, Trouble};
 use tidegate::policy::cache::status::{CacheStatus, Forwarded};
 use tidegate::policy::cache::storing::{self, Storable, Terms};
-use tidegate::policy::cache::validation::{self, ConditionFacts, StoredView};
+use tidegate::policy::cache::validation::{self, ConditionFacts, HeadVerdict, StoredView, StoredWhole};
 use tidegate::policy::cache::vary::Selecting;
 use tidegate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, cookies, targeted};
 use tidegate::policy::fields::{self, Identity};
@@ -282,6 +282,15 @@ impl Model {
             }
             reply = farm.ask(request, &unconditional);
         }
+        let mut verdict = None;
+        if let (Some(at), Some(head), &Method::HEAD) = (validating, &reply, &request.method) {
+            let stored = &self.stored[at];
+            let whole = StoredWhole { status: stored.status, view: stored.view(), length: stored.body.len() as u64 };
+            match validation::compare_head(head.status, &head.headers, &whole) {
+                HeadVerdict::Confirms => return self.freshen(request, head, at, farm.clock),
+                other => verdict = Some(other),
+            }
+        }
         let trouble = match &reply {
             Some(reply) => Trouble::of_status(reply.status),
             None => Some(Trouble::Unreachable),
@@ -300,6 +309,14 @@ impl Model {
             }
         }
         match reply {
+            Some(reply) if request.method == Method::HEAD => {
+                let differs = verdict == Some(HeadVerdict::Contradicts);
+                if let Some(at) = validating.filter(|_| differs) {
+                    self.stored[at].terms.purged = true;
+                }
+                let detail = Some(if differs { "head_differs" } else { "head" });
+                (CacheStatus { detail, ..CacheStatus::default() }, reply.passed_on())
+            }
             Some(reply) => self.take_in(request, reply, (key, validating)),
             None => {
                 let told = CacheStatus { detail: Some("fetch_failed"), ..CacheStatus::default() };
@@ -336,7 +353,7 @@ impl Model {
         let mut stored = self.stored.remove(at);
         let headers = validation::freshen(stored.view(), &reply.headers, reply.received);
         let facts = ResponseFacts { status: stored.status, headers: &headers, ..reply.facts() };
-        let told = CacheStatus { forwarded_status: Some(StatusCode::NOT_MODIFIED), ..CacheStatus::default() };
+        let told = CacheStatus { forwarded_status: Some(reply.status), ..CacheStatus::default() };
         match self.may_store(request, &facts) {
             Ok(storable) => {
                 stored.terms = storable.terms;

@@ -143,7 +143,8 @@ fn reply(seen: &Seen, script: &SharedScript, clock: &Clock) -> Reply {
     let reply = answer.fields.iter().fold(reply, |reply, (name, value)| reply.field(name, value));
     let body = answer.body.unwrap_or_default();
     let reply = match answer.end {
-        _ if matches!(answer.status, 204 | 304) => reply,
+        // An answer to HEAD has the length that the case gives it, or none.
+        _ if matches!(answer.status, 204 | 304) || seen.method == "HEAD" => reply,
         End::Sized | End::Close => reply.body(body),
         End::Chunked => reply.chunk(body).last_chunk(&[]),
         End::Cut => reply.announced(body.len() + 1, body),
