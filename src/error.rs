@@ -85,6 +85,9 @@ pub enum ErrorKind {
     // Ours
     NoEndpoint,
     PoolFull,
+    QueueFull,
+    QueueTimeout,
+    Shed,
     RewriteFailed,
     Overloaded,
     Internal(&'static str),
@@ -188,6 +191,14 @@ impl ErrorKind {
             K::PoolFull => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some("connection_limit_reached"), "pool_full", Upstream, false)
             }
+            K::QueueFull => {
+                (StatusCode::SERVICE_UNAVAILABLE, Some("connection_limit_reached"), "queue_full", Upstream, false)
+            }
+            K::QueueTimeout => {
+                (StatusCode::SERVICE_UNAVAILABLE, Some("connection_limit_reached"), "queue_timeout", Upstream, false)
+            }
+            // On the origin's side, so that something stale may stand in.
+            K::Shed => (StatusCode::SERVICE_UNAVAILABLE, Some("connection_limit_reached"), "shed", Upstream, false),
             K::RewriteFailed => {
                 (StatusCode::BAD_GATEWAY, Some("proxy_internal_response"), "rewrite_failed", Internal, false)
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::Status;
-use super::status::{ConnectionsStatus, EndpointStatus, ListenerStatus, Reload, StoreStatus};
+use super::status::{ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, Reload, StoreStatus};
 use crate::observe::timestamp::rfc3339;
 
 /// The whole status.
@@ -32,6 +32,7 @@ fn write(status: &Status, out: &mut String) -> fmt::Result {
     for pool in &status.pools {
         let insecure = if pool.insecure { " (certificates NOT verified)" } else { "" };
         writeln!(out, "\npool {}, {}{insecure}", pool.name, pool.balance)?;
+        write_bounds(pool, out)?;
         pool.endpoints.iter().try_for_each(|endpoint| write_endpoint(endpoint, out))?;
     }
     write_store(&status.store, out)
@@ -56,6 +57,18 @@ fn write_listener(listener: &ListenerStatus, out: &mut String) -> fmt::Result {
     writeln!(out, "  {name:<16} {address}")?;
     for certificate in certificates {
         writeln!(out, "    certificate {}, until {}", certificate.names.join(" "), rfc3339(certificate.expires))?;
+    }
+    Ok(())
+}
+
+/// Nothing for a pool without bounds whose queue was never needed.
+fn write_bounds(pool: &PoolStatus, out: &mut String) -> fmt::Result {
+    let PoolStatus { waiting, queued, queue_full, queue_timeouts, .. } = pool;
+    if let Some(max) = pool.max_in_flight {
+        writeln!(out, "  at most {max} in flight")?;
+    }
+    if queued + queue_full > 0 {
+        writeln!(out, "  {waiting} waiting, {queued} have waited, {queue_timeouts} in vain, {queue_full} refused")?;
     }
     Ok(())
 }
@@ -111,6 +124,8 @@ listeners
     certificate shop.example *.shop.example, until 2027-01-15T08:00:00.000Z
 
 pool web, peak-ewma (certificates NOT verified)
+  at most 200 in flight
+  2 waiting, 30 have waited, 5 in vain, 4 refused
   10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
 about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
 

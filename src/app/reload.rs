@@ -163,6 +163,7 @@ impl Reloading {
     fn adjust(&self, previous: &Snapshot, next: &Snapshot) {
         self.gate.set_limit(next.config.server.max_connections);
         self.parts.store.resize(next.config.store.size);
+        self.parts.farm.set_max_misses(next.config.server.max_misses);
         self.process_log.set_level(&next.config.log.level);
         let (before, after) = (&previous.config.server, &next.config.server);
         if before.workers != after.workers || before.user != after.user || before.state_dir != after.state_dir {

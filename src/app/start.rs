@@ -94,6 +94,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
             move |names| kept_self_signed(&state, names, &clock)
         }),
     };
+    parts.farm.set_max_misses(config.server.max_misses);
     let snapshot = build::build(Arc::clone(&config), None, &parts, &clock).map_err(|faults| faults.to_string())?;
     let snapshot = Arc::new(snapshot);
     for warning in &snapshot.warnings {

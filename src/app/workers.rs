@@ -109,7 +109,7 @@ async fn work(equipment: Equipment, generation: &AtomicU64, mut inbox: mpsc::Unb
                 None => break,
             },
             Ok(()) = published.changed() => follow(&worker, generation),
-            _ = sweep.tick() => worker.connections.sweep(worker.now()),
+            _ = sweep.tick() => worker.sweep(),
             Some(_) = serving.join_next(), if !serving.is_empty() => {}
         }
     }

@@ -64,6 +64,8 @@ pub struct ServerConfig {
     pub shutdown_grace: Duration,
     /// `max_connections` over all listeners and workers.
     pub max_connections: usize,
+    /// `max_misses`: exchanges with the farm at once; `None` = any number.
+    pub max_misses: Option<u32>,
 }
 
 /// `server.user`

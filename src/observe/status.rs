@@ -135,6 +135,16 @@ pub struct PoolStatus {
     pub balance: &'static str,
     /// True when certificates of its endpoints are not verified.
     pub insecure: bool,
+    /// What it takes at once as of now, by `max_in_flight` and `adaptive`; `None` = any number.
+    pub max_in_flight: Option<u32>,
+    /// Exchanges in its queue.
+    pub waiting: u32,
+    /// Exchanges that have been in its queue.
+    pub queued: u64,
+    /// Exchanges that found the queue full.
+    pub queue_full: u64,
+    /// Exchanges that waited in vain.
+    pub queue_timeouts: u64,
     /// In file order.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -250,6 +260,11 @@ pub(crate) mod tests {
                 name: "web".into(),
                 balance: "peak-ewma",
                 insecure: true,
+                max_in_flight: Some(200),
+                waiting: 2,
+                queued: 30,
+                queue_full: 4,
+                queue_timeouts: 5,
                 endpoints: vec![EndpointStatus {
                     address: "10.0.0.11:8080".into(),
                     weight: 3,

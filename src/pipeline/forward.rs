@@ -190,7 +190,8 @@ fn pick_pool(split: &[(Arc<Pool>, u32)], random: u64) -> Option<&Arc<Pool>> {
 /// Sends an order, to another endpoint when an attempt fails and `policy::retry` allows it.
 ///
 /// # Errors
-/// The last attempt's failure; `NoEndpoint` or `PoolFull` when there was nobody to try.
+/// The last attempt's failure; `NoEndpoint`, `PoolFull`, `QueueFull`, `QueueTimeout` or `Shed` when there was nobody to
+/// try.
 pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -> Result<Reply, ProxyError> {
     let Order { pool, mut request, key, stay } = order;
     trace.pool = Some(Arc::clone(&pool.name));
@@ -199,7 +200,11 @@ pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -
     let mut last = None;
     loop {
         let wanted = Wanted { tried: &retries.tried, key, stay, random: worker.random() };
-        let slot = match worker.connections.pick(&pool, &wanted) {
+        let mut picked = worker.connections.pick(&pool, &wanted);
+        if let (Err(NoEndpoint::AllFull), Some(queue), []) = (&picked, pool.params.queue, wanted.tried) {
+            picked = worker.connections.wait(&pool, queue, &wanted).await;
+        }
+        let slot = match picked {
             Ok(slot) => slot,
             Err(nobody) => return Err(last.unwrap_or_else(|| no_endpoint(nobody))),
         };
@@ -276,6 +281,9 @@ impl Retries<'_> {
 fn no_endpoint(nobody: NoEndpoint) -> ProxyError {
     let kind = match nobody {
         NoEndpoint::AllFull => ErrorKind::PoolFull,
+        NoEndpoint::QueueFull => ErrorKind::QueueFull,
+        NoEndpoint::QueueTimeout => ErrorKind::QueueTimeout,
+        NoEndpoint::Shed => ErrorKind::Shed,
         NoEndpoint::NoneHealthy | NoEndpoint::AllTried => ErrorKind::NoEndpoint,
     };
     ProxyError::new(kind, Stage::Forward)

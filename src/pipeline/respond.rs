@@ -74,7 +74,12 @@ fn local_reply(snapshot: &Snapshot, request: Option<&HeaderMap>, error: ProxyErr
         ErrorKind::RangeNotSatisfiable(length) => {
             response.headers.insert(CONTENT_RANGE, range::unsatisfied(length));
         }
-        ErrorKind::NoEndpoint | ErrorKind::PoolFull | ErrorKind::Overloaded => {
+        ErrorKind::NoEndpoint
+        | ErrorKind::PoolFull
+        | ErrorKind::QueueFull
+        | ErrorKind::QueueTimeout
+        | ErrorKind::Shed
+        | ErrorKind::Overloaded => {
             response.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

@@ -109,6 +109,12 @@ impl Worker {
         });
     }
 
+    /// What wants doing about once a second.
+    pub fn sweep(&self) {
+        self.connections.sweep(self.now());
+        self.snapshot().pools.iter().for_each(|pool| pool.tick());
+    }
+
     /// The running snapshot as of now. Cost: one atomic load, and an increment for the caller's handle.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {

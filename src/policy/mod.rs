@@ -5,6 +5,7 @@
 //! are arguments. That is what lets thousands of cases run per second, and what lets `tidegate route`, `explain` and
 //! the live path give the same answer: they call the same function.
 
+pub mod adaptive;
 pub mod admission;
 pub mod balance;
 pub mod cache;

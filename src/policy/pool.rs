@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::adaptive::AdaptiveParams;
 use super::balance::hash::HashBy;
 use super::balance::sticky::StickyParams;
 use super::balance::{AdminState, Balance};
@@ -27,6 +28,12 @@ pub struct PoolParams {
     pub endpoints: Vec<EndpointParams>,
     /// `host`
     pub host: HostHeader,
+    /// `queue`; `None` = a full pool refuses.
+    pub queue: Option<QueueParams>,
+    /// `max_in_flight`: exchanges at once, over all endpoints and workers; `None` = any number.
+    pub max_in_flight: Option<u32>,
+    /// `adaptive`; `None` = what is written is the bound.
+    pub adaptive: Option<AdaptiveParams>,
     /// `health`; `None` = no probes.
     pub health: Option<HealthParams>,
     /// `panic` as a share 0..=1: below this share of healthy endpoints health is ignored.
@@ -52,6 +59,15 @@ pub struct EndpointParams {
     pub backup: bool,
     /// `state`
     pub state: AdminState,
+}
+
+/// `queue`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueParams {
+    /// `max`: exchanges that wait, over all workers.
+    pub max: u32,
+    /// `timeout`: how long one waits.
+    pub timeout: Duration,
 }
 
 /// `host:port`, `[v6]:port` or `unix:/path`.

@@ -215,7 +215,7 @@ fn help(problem: &TlsProblem) -> &'static str {
 fn build_pool(
     config: &PoolConfig,
     previous: Option<&Snapshot>,
-    farm: &Farm,
+    farm: &Arc<Farm>,
     faults: &mut Diagnostics,
 ) -> Option<Arc<Pool>> {
     let previous = previous.and_then(|previous| {

@@ -18,7 +18,7 @@ use http::{HeaderMap, Method};
 
 use super::attempt::Attempt;
 use super::connect::{connect, now};
-use super::endpoint::{Endpoint, Slot};
+use super::endpoint::{Endpoint, InFlightGuard, Slot};
 use super::idle::IdleSets;
 use super::link::Link;
 use super::numbers::OwnNumbers;
@@ -27,6 +27,7 @@ use crate::body::{Body, Interim, Response};
 use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Retry, Source, Stage};
 use crate::policy::balance::{Balance, EndpointView, NoEndpoint, PickFacts, Picker};
+use crate::policy::pool::QueueParams;
 
 /// A request as the origin is to see it.
 #[derive(Debug)]
@@ -133,6 +134,45 @@ impl Connections {
     /// # Errors
     /// Why no endpoint of the pool can take the exchange.
     pub fn pick(&self, pool: &Arc<Pool>, wanted: &Wanted<'_>) -> Result<Slot, NoEndpoint> {
+        self.pick_now(pool, wanted, false)
+    }
+
+    /// A slot for an exchange that found the pool full, once it is its turn and there is one.
+    ///
+    /// # Errors
+    /// `QueueFull`, `QueueTimeout`, or why no endpoint of the pool can take the exchange.
+    pub async fn wait(&self, pool: &Arc<Pool>, queue: QueueParams, wanted: &Wanted<'_>) -> Result<Slot, NoEndpoint> {
+        let ticket = pool.room.join(queue.max).ok_or(NoEndpoint::QueueFull)?;
+        let turn = async {
+            loop {
+                ticket.called().await;
+                match self.pick_now(pool, wanted, true) {
+                    Err(NoEndpoint::AllFull) => {}
+                    outcome => return outcome,
+                }
+            }
+        };
+        tokio::time::timeout(queue.timeout, turn).await.unwrap_or_else(|_| {
+            pool.room.count_timeout();
+            Err(NoEndpoint::QueueTimeout)
+        })
+    }
+
+    fn pick_now(&self, pool: &Arc<Pool>, wanted: &Wanted<'_>, waited: bool) -> Result<Slot, NoEndpoint> {
+        // One that has been under way does not queue behind those that have not begun.
+        let entry = pool.enter(waited || !wanted.tried.is_empty())?;
+        match self.pick_endpoint(pool, wanted) {
+            Ok((index, guard)) => Ok(Slot { index, guard: guard.with(entry) }),
+            Err(nobody) => {
+                if let Some(entry) = entry {
+                    entry.give_up();
+                }
+                Err(nobody)
+            }
+        }
+    }
+
+    fn pick_endpoint(&self, pool: &Arc<Pool>, wanted: &Wanted<'_>) -> Result<(usize, InFlightGuard), NoEndpoint> {
         let mut picks = self.picks.borrow_mut();
         let balance = pool.params.balance;
         let picker = picks.entry((pool.id, balance)).or_insert_with(|| Picker::new(balance));
@@ -146,7 +186,7 @@ impl Connections {
             let index = picker.pick(&views, &facts)?;
             let limit = views.get(index).map_or(0, |view| view.max_connections);
             if let Some(guard) = pool.endpoints.get(index).and_then(|endpoint| endpoint.take(limit)) {
-                return Ok(Slot { index, guard });
+                return Ok((index, guard));
             }
         }
         Err(NoEndpoint::AllFull)
@@ -172,7 +212,6 @@ impl Connections {
         let endpoint = Arc::clone(slot.guard.endpoint());
         let index = slot.index;
         let mut timings = Timings::default();
-        let by_latency = pool.params.balance == Balance::PeakEwma;
         let idle = allow_reuse.then(|| self.idle.borrow_mut().checkout(pool, &endpoint, self.coarse.get())).flatten();
         let reused = idle.is_some();
         endpoint.count_attempt(reused);
@@ -182,20 +221,22 @@ impl Connections {
                 Ok(link) => link,
                 Err(kind) => {
                     endpoint.count_failure(kind);
-                    if by_latency {
-                        endpoint.observe_latency(now() - started, true);
+                    if pool.learns {
+                        pool.learn(&endpoint, now() - started, true);
                     }
                     let error = ProxyError::new(kind, Stage::Forward).with_retry(Retry::NothingSent);
                     return Err(Failure { error, replayable: true });
                 }
             },
         };
-        let (connections, pool) = (Rc::clone(self), Arc::clone(pool));
-        let attempt = Attempt { connections, pool, link, slot, started, reused };
+        let connections = Rc::clone(self);
+        let attempt = Attempt { connections, pool: Arc::clone(pool), link, slot, started, reused };
         let outcome = attempt.run(request).await;
         timings.first_byte = now() - started;
-        if by_latency && let Some(failed) = counts_against(&outcome) {
-            endpoint.observe_latency(timings.first_byte, failed);
+        if pool.learns
+            && let Some(failed) = counts_against(&outcome)
+        {
+            pool.learn(&endpoint, timings.first_byte, failed);
         }
         outcome.map(|response| Answer { response, reused, timings, index })
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::now;
 use super::moment::{millis, present};
+use super::room::Entry;
 use crate::clock::Now;
 use crate::error::ErrorKind;
 use crate::policy::balance::hash::digest;
@@ -187,8 +188,8 @@ impl Endpoint {
     }
 
     /// Takes an attempt into the estimate.
-    pub(super) fn observe_latency(&self, took: Duration, failed: bool) {
-        let at = present() as u32;
+    pub(super) fn observe_latency(&self, took: Duration, failed: bool, millis: u64) {
+        let at = millis as u32;
         let next = |bits| Some(Latency::from_bits(bits).observe(took, failed, at).to_bits());
         // Every closure result is Some: this cannot fail.
         let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -236,7 +237,7 @@ impl Endpoint {
     pub fn take(self: &Arc<Self>, max_connections: u32) -> Option<InFlightGuard> {
         let room = |taken: u32| (taken < max_connections).then(|| taken + 1);
         self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, room).ok()?;
-        Some(InFlightGuard(Arc::clone(self)))
+        Some(InFlightGuard { endpoint: Arc::clone(self), _entry: None })
     }
 
     /// Asks the resolver for a named address and keeps a good answer; other addresses have nothing to resolve. To be
@@ -307,19 +308,30 @@ impl Endpoint {
 
 /// The right to use one endpoint for one attempt; given back on drop, whatever the reason.
 #[derive(Debug)]
-pub struct InFlightGuard(Arc<Endpoint>);
+pub struct InFlightGuard {
+    endpoint: Arc<Endpoint>,
+    /// Counts for the pool, where that has bounds; dropped after the endpoint's own count.
+    _entry: Option<Entry>,
+}
 
 impl InFlightGuard {
     /// The endpoint it counts for.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.endpoint
+    }
+
+    /// The same, counting for the pool too.
+    pub(super) fn with(self, entry: Option<Entry>) -> Self {
+        let mut counting = self;
+        counting._entry = entry;
+        counting
     }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.endpoint.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

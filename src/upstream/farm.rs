@@ -1,5 +1,7 @@
 //! What all pools of the process share, over all generations.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use aws_lc_rs::hmac;
 
 use super::pool::Pool;
@@ -13,13 +15,41 @@ const TOKEN_DIGITS: usize = 32;
 pub struct Farm {
     /// Makes session tokens. Who has it can lead a client to an endpoint of his choice, and nothing else.
     sessions: hmac::Key,
+    /// Exchanges under way that were counted when they began.
+    in_flight: AtomicU32,
+    /// `server.max_misses`; `u32::MAX` = no bound, and nothing is counted.
+    max_misses: AtomicU32,
 }
 
 impl Farm {
     /// A farm whose session tokens are made with `secret`: the same secret makes the same tokens, in any process.
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
-        Self { sessions: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+        Self {
+            sessions: hmac::Key::new(hmac::HMAC_SHA256, secret),
+            in_flight: AtomicU32::new(0),
+            max_misses: AtomicU32::new(u32::MAX),
+        }
+    }
+
+    /// Sets how many exchanges may be with the farm at once, over all pools; `None` = any number. Those under way go on.
+    pub fn set_max_misses(&self, max: Option<u32>) {
+        self.max_misses.store(max.unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn is_bounded(&self) -> bool {
+        self.max_misses.load(Ordering::Relaxed) < u32::MAX
+    }
+
+    /// Counts one exchange more, unless there are too many.
+    pub(super) fn enter(&self) -> bool {
+        let max = self.max_misses.load(Ordering::Relaxed);
+        let room = |taken: u32| (taken < max).then(|| taken + 1);
+        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+    }
+
+    pub(super) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// What stands for an endpoint of a pool in a sticky cookie. It depends on their names alone, so it survives reloads,

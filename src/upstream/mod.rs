@@ -14,7 +14,7 @@
 //! lent by the worker, so that an idle connection holds none. Probes speak through the same code.
 //!
 //! Retrying is not done here: [`Failure`] says what happened, whether anything was sent, and whether the request can be
-//! sent again. Deliberately absent: HTTP/2 to the origin, queues, discovery by SRV.
+//! sent again. Deliberately absent: HTTP/2 to the origin, discovery by SRV.
 
 mod answer;
 mod attempt;
@@ -31,6 +31,7 @@ mod numbers;
 mod patience;
 mod pool;
 mod probe;
+mod room;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -41,4 +42,5 @@ pub use endpoint::{Counters, Endpoint, InFlightGuard, ProbeRecord, Slot};
 pub use farm::Farm;
 pub use pool::{Pool, PoolId};
 pub use probe::Probes;
+pub use room::QueueCounters;
 pub use tls::{ClientTls, TlsFault, TlsSpec};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
@@ -10,8 +11,9 @@ use super::connect::now;
 use super::endpoint::Endpoint;
 use super::farm::Farm;
 use super::moment::present;
+use super::room::{Entry, QueueCounters, Room};
 use super::tls::ClientTls;
-use crate::policy::balance::{Balance, EndpointView};
+use crate::policy::balance::{Balance, EndpointView, NoEndpoint};
 use crate::policy::health::slow_start;
 use crate::policy::pool::{Address, HostHeader, PoolParams};
 
@@ -34,6 +36,14 @@ pub struct Pool {
     pub tls: Option<Arc<ClientTls>>,
     /// Stays the same over reloads.
     pub id: PoolId,
+    /// Bounds and queue, kept over reloads.
+    pub(super) room: Arc<Room>,
+    /// What it shares with the other pools.
+    pub(super) farm: Arc<Farm>,
+    /// Something is learnt from the attempts: how they end is told to [`Pool::learn`].
+    pub(super) learns: bool,
+    /// The pool has bounds of its own.
+    has_bounds: bool,
     /// Per endpoint: what goes into `Host`; `None` = leave the client's.
     hosts: Vec<Option<HeaderValue>>,
     /// Per endpoint: what stands for it in a sticky cookie; empty in pools that are not sticky.
@@ -46,7 +56,7 @@ impl Pool {
     /// The next generation of a pool. `previous` is the pool of the same name, if there was one: endpoints whose address
     /// stayed keep their live state, and an unchanged `tls` keeps its sessions and connections.
     #[must_use]
-    pub fn build(params: PoolParams, tls: Option<Arc<ClientTls>>, previous: Option<&Self>, farm: &Farm) -> Self {
+    pub fn build(params: PoolParams, tls: Option<Arc<ClientTls>>, previous: Option<&Self>, farm: &Arc<Farm>) -> Self {
         let mut kept: Vec<Arc<Endpoint>> = previous.map(|pool| pool.endpoints.clone()).unwrap_or_default();
         let mut live = |address: &Address| match kept.iter().position(|endpoint| endpoint.address() == address) {
             // Removed from the list, so that an address written twice becomes two endpoints, not one counted twice.
@@ -71,6 +81,10 @@ impl Pool {
         let server_names = params.endpoints.iter().map(|endpoint| server_name(tls.as_deref(), &endpoint.address));
         Self {
             server_names: server_names.collect(),
+            room: previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.room)),
+            farm: Arc::clone(farm),
+            learns: params.balance == Balance::PeakEwma || params.adaptive.is_some(),
+            has_bounds: params.queue.is_some() || params.max_in_flight.is_some() || params.adaptive.is_some(),
             hosts,
             tokens,
             endpoints,
@@ -113,6 +127,56 @@ impl Pool {
             if let Some(ramp) = self.params.slow_start {
                 view.weight = slow_start::share(params.weight, live.back_since(millis), ramp);
             }
+        }
+    }
+
+    /// The right to one exchange more; `Ok(None)` where there is nothing to count.
+    ///
+    /// # Errors
+    /// Why there is no room, for an exchange that has `waited` for it or not.
+    pub(super) fn enter(&self, waited: bool) -> Result<Option<Entry>, NoEndpoint> {
+        if !self.has_bounds && !self.farm.is_bounded() {
+            return Ok(None);
+        }
+        if !waited && self.room.waiting() > 0 {
+            return Err(NoEndpoint::AllFull);
+        }
+        let entry = self.room.enter(self.max_in_flight()).ok_or(NoEndpoint::AllFull)?;
+        entry.within(&self.farm).ok_or(NoEndpoint::Shed).map(Some)
+    }
+
+    /// How many exchanges the pool takes at once as of now; `u32::MAX` = any number.
+    #[must_use]
+    pub fn max_in_flight(&self) -> u32 {
+        self.room.limit(self.params.max_in_flight, self.params.adaptive.as_ref())
+    }
+
+    /// Exchanges that wait for a slot.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.room.waiting()
+    }
+
+    /// What the queue has seen.
+    #[must_use]
+    pub fn queue_counters(&self) -> QueueCounters {
+        self.room.counters()
+    }
+
+    /// To be called about once a second: has whoever waits look for what came free without anybody's giving it back.
+    pub fn tick(&self) {
+        self.room.wake();
+    }
+
+    /// Takes in how an attempt ended, in a pool that `learns`.
+    #[inline(never)]
+    pub(super) fn learn(&self, endpoint: &Endpoint, took: Duration, failed: bool) {
+        let millis = present();
+        if self.params.balance == Balance::PeakEwma {
+            endpoint.observe_latency(took, failed, millis);
+        }
+        if let Some(adaptive) = &self.params.adaptive {
+            self.room.learn(took, failed, Duration::from_millis(millis), adaptive);
         }
     }
 

@@ -212,6 +212,9 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
         hash: None,
         slow_start: None,
         sticky: None,
+        queue: None,
+        max_in_flight: None,
+        adaptive: None,
         endpoints: addresses.iter().map(endpoint).collect(),
         host: HostHeader::Preserve,
         health: None,
@@ -229,8 +232,8 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
     Arc::new(Pool::build(params, None, None, &farm()))
 }
 
-fn farm() -> Farm {
-    Farm::new(b"secret")
+fn farm() -> Arc<Farm> {
+    Arc::new(Farm::new(b"secret"))
 }
 
 fn request(method: Method, body: Body) -> OutRequest {

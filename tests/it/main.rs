@@ -41,6 +41,8 @@ mod compressing;
 mod rewriting;
 // Which origin gets an exchange.
 mod balancing;
+// What waits, what is refused, what is shed.
+mod queueing;
 // All of it at once, every body verified.
 mod churn;
 // Edits of a running configuration.

@@ -23,6 +23,12 @@ table! {
         host: String = "preserve".to_owned(),
         /// Leads a client back to the endpoint that answered it first. Absent: sessions go anywhere.
         sticky: RawSticky,
+        /// Where exchanges wait while all endpoints are full. Absent: they are refused with 503 at once.
+        queue: RawQueue,
+        /// Exchanges at once, over all endpoints and workers. Absent: no limit.
+        max_in_flight: Int<1, 1_000_000>,
+        /// Finds out by latency how many exchanges the pool takes at once. Absent: what is written is the limit.
+        adaptive: RawAdaptive,
         /// Probes. Absent: every endpoint counts as healthy.
         health: RawHealth,
         /// Below this share of healthy endpoints health is ignored.
@@ -38,7 +44,7 @@ table! {
         /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
         tls: RawPoolTls,
     }
-    later { "discover", "outlier", "queue", "send_proxy_protocol" }
+    later { "discover", "outlier", "send_proxy_protocol" }
 }
 
 words! {
@@ -70,6 +76,26 @@ words! {
         "strict" => Strict,
         "lax" => Lax,
         "none" => None,
+    }
+}
+
+table! {
+    /// One line for the pool, first come first served, over all workers; 503 with Retry-After for whom it is no use.
+    RawQueue {
+        /// Exchanges that wait; one more is refused.
+        max: Int<1, 1_000_000> = Int(1000),
+        /// How long one waits.
+        timeout: Span<10, HOUR> = Span::seconds(5),
+    }
+}
+
+table! {
+    /// How many exchanges the pool takes at once, found out by latency.
+    RawAdaptive {
+        /// Never fewer; where it begins.
+        min: Int<1, 1_000_000> = Int(10),
+        /// Never more.
+        max: Int<1, 1_000_000> = Int(1000),
     }
 }
 

@@ -24,6 +24,9 @@ table! {
         shutdown_grace: Span<0, HOUR> = Span::seconds(30),
         /// Client connections over all listeners.
         max_connections: Int<1, 1_000_000> = Int(50_000),
+        /// Exchanges with origin servers at once, over all pools. Beyond it, what the cache cannot answer is refused with
+        /// 503 at once, while hits go on. Absent: no limit.
+        max_misses: Int<1, 1_000_000>,
     }
 }
 

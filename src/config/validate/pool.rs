@@ -7,17 +7,18 @@ use http::HeaderName;
 use super::{Validation, items};
 use crate::config::model::{PoolConfig, UpstreamTlsConfig};
 use crate::config::raw::{
-    RawBalance, RawEndpoint, RawHealth, RawOriginProtocol, RawPool, RawPoolTls, RawRetry, RawRetryOn, RawSameSite,
-    RawState, RawSticky,
+    RawAdaptive, RawBalance, RawEndpoint, RawHealth, RawOriginProtocol, RawPool, RawPoolTls, RawRetry, RawRetryOn,
+    RawSameSite, RawState, RawSticky,
 };
 use crate::config::shape::Given;
 use crate::config::source::Location;
 use crate::config::units::{is_host_or_ip, show_duration};
+use crate::policy::adaptive::AdaptiveParams;
 use crate::policy::balance::hash::HashBy;
 use crate::policy::balance::sticky::{SameSite, StickyParams};
 use crate::policy::balance::{AdminState, Balance};
 use crate::policy::health::HealthParams;
-use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, PoolParams, PoolTimeouts};
+use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, PoolParams, PoolTimeouts, QueueParams};
 use crate::policy::retry::RetryParams;
 
 impl Validation<'_> {
@@ -37,6 +38,9 @@ impl Validation<'_> {
             },
             hash: self.hash(raw),
             slow_start: raw.slow_start.nonzero(),
+            queue: raw.queue.given().map(|queue| QueueParams { max: queue.max.get(), timeout: queue.timeout.0 }),
+            max_in_flight: raw.max_in_flight.given().map(|max| max.get()),
+            adaptive: raw.adaptive.given().map(|adaptive| self.adaptive(adaptive)),
             sticky: raw.sticky.given().and_then(|sticky| self.sticky(sticky)),
             endpoints,
             host: self.host_header(&raw.host),
@@ -55,6 +59,15 @@ impl Validation<'_> {
             },
         };
         PoolConfig { params, tls: raw.tls.given().map(|tls| self.pool_tls(tls)), endpoints_at }
+    }
+
+    fn adaptive(&mut self, raw: &RawAdaptive) -> AdaptiveParams {
+        let (min, max): (u32, u32) = (raw.min.get(), raw.max.get());
+        if min > max {
+            self.faults.push(raw.min.place.fault(format!("is {min}, more than max, which is {max}"), ""));
+        }
+        // Whoever reads this clamps by it.
+        AdaptiveParams { min: min.min(max), max }
     }
 
     fn sticky(&mut self, raw: &RawSticky) -> Option<StickyParams> {

@@ -46,6 +46,7 @@ impl Validation<'_> {
             user: raw.user.given().map(|user| UserConfig { name: user.value.clone(), at: user.place.at.clone() }),
             shutdown_grace: raw.shutdown_grace.0,
             max_connections: raw.max_connections.get::<u32>() as usize,
+            max_misses: raw.max_misses.given().map(|max| max.get()),
         }
     }
 

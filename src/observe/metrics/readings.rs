@@ -13,6 +13,7 @@ pub(super) fn render(page: &mut Page, status: &Status) {
     configuration(page, status);
     connections(page, &status.connections);
     certificates(page, &status.listeners);
+    pools(page, &status.pools);
     endpoints(page, &status.pools);
     store(page, &status.store);
 }
@@ -84,6 +85,29 @@ fn certificates(page: &mut Page, listeners: &[ListenerStatus]) {
     for ((listener, name), end) in ends {
         page.sample("", &[("listener", listener), ("name", name)], epoch_seconds(end));
     }
+}
+
+fn pools(page: &mut Page, pools: &[PoolStatus]) {
+    page.family(
+        "tidegate_pool_max_in_flight",
+        Kind::Gauge,
+        "What a pool takes at once as of now, where it is bounded.",
+    );
+    for (pool, max) in pools.iter().filter_map(|pool| Some((pool, pool.max_in_flight?))) {
+        page.sample("", &[("pool", &pool.name)], max);
+    }
+    let mut family = |name, kind, help, value: fn(&PoolStatus) -> u64| {
+        page.family(name, kind, help);
+        for pool in pools {
+            page.sample("", &[("pool", &pool.name)], value(pool));
+        }
+    };
+    family("tidegate_pool_waiting", Kind::Gauge, "Exchanges in the pool's queue.", |pool| pool.waiting.into());
+    family("tidegate_pool_queued_total", Kind::Counter, "Exchanges that have been in the queue.", |pool| pool.queued);
+    let help = "Exchanges that found the queue full.";
+    family("tidegate_pool_queue_full_total", Kind::Counter, help, |pool| pool.queue_full);
+    let help = "Exchanges that waited in vain.";
+    family("tidegate_pool_queue_timeouts_total", Kind::Counter, help, |pool| pool.queue_timeouts);
 }
 
 fn endpoints(page: &mut Page, pools: &[PoolStatus]) {

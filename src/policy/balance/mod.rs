@@ -119,10 +119,16 @@ pub struct PickFacts {
 pub enum NoEndpoint {
     /// Every endpoint is down, draining or unhealthy (and health is not being ignored).
     NoneHealthy,
-    /// Every usable endpoint is at `max_connections`.
+    /// Every usable endpoint is at `max_connections`, or the pool at its own bound.
     AllFull,
     /// Every usable endpoint was tried already.
     AllTried,
+    /// Too many already wait for one.
+    QueueFull,
+    /// None came free in time.
+    QueueTimeout,
+    /// Too much is under way with the whole farm.
+    Shed,
 }
 
 impl NoEndpoint {
@@ -133,6 +139,9 @@ impl NoEndpoint {
             Self::NoneHealthy => "none_healthy",
             Self::AllFull => "all_full",
             Self::AllTried => "all_tried",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Shed => "shed",
         }
     }
 }

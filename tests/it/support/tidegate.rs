@@ -231,10 +231,12 @@ impl Tidegate {
         endpoints.find(|row| row["address"] == address.as_str()).cloned().expect("the endpoint is in the status")
     }
 
-    /// Fails unless every endpoint is soon free again: nothing leaks with a broken exchange.
+    /// Fails unless every endpoint is soon free again and nobody waits for one: nothing leaks with a broken exchange.
     #[track_caller]
     pub fn expect_idle(&self) {
         self.wait_status("all exchanges to end", |status| {
+            let mut pools = status["pools"].as_array()?.iter();
+            pools.all(|pool| pool["waiting"] == 0).then_some(())?;
             let mut endpoints = status["pools"].as_array()?.iter().flat_map(|p| p["endpoints"].as_array().unwrap());
             endpoints.all(|row| row["in_flight"] == 0).then_some(())
         });
