@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::Status;
-use super::status::{ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, Reload, StoreStatus};
+use super::status::{
+    CacheAnswers, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, PurgesStatus, Reload, StoreStatus,
+};
 use crate::observe::timestamp::rfc3339;
 
 /// The whole status.
@@ -35,6 +37,7 @@ fn write(status: &Status, out: &mut String) -> fmt::Result {
         write_bounds(pool, out)?;
         pool.endpoints.iter().try_for_each(|endpoint| write_endpoint(endpoint, out))?;
     }
+    write_cache(&status.cache, out)?;
     write_store(&status.store, out)
 }
 
@@ -88,9 +91,24 @@ fn write_endpoint(endpoint: &EndpointStatus, out: &mut String) -> fmt::Result {
     writeln!(out)
 }
 
+fn write_cache(cache: &CacheAnswers, out: &mut String) -> fmt::Result {
+    let CacheAnswers { requests, hits, bytes, hit_bytes } = cache;
+    write!(out, "\ncache {hits} of {requests} requests and {hit_bytes} of {bytes} bytes without the farm")?;
+    let [requests, bytes] = cache.ratios().map(|(_, ratio)| ratio.map(|ratio| 100.0 * ratio));
+    if let Some(requests) = requests {
+        write!(out, ": {requests:.1} % of requests")?;
+    }
+    if let Some(bytes) = bytes {
+        write!(out, ", {bytes:.1} % of bytes")?;
+    }
+    writeln!(out)
+}
+
 fn write_store(store: &StoreStatus, out: &mut String) -> fmt::Result {
-    let StoreStatus { bytes, size, entries, evictions, files, policies } = store;
+    let StoreStatus { bytes, size, entries, evictions, files, purged, policies } = store;
     writeln!(out, "\nstore {bytes} of {size} bytes, {entries} entries, {files} in files, {evictions} evicted")?;
+    let PurgesStatus { purges, removed, softened } = purged;
+    writeln!(out, "purges {purges}, which removed {removed} and made {softened} stale")?;
     for policy in policies {
         match policy.max_bytes {
             Some(max) => writeln!(out, "  {:<16} {} of {max} bytes", policy.name, policy.bytes)?,
@@ -129,7 +147,10 @@ pool web, peak-ewma (certificates NOT verified)
   10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
 about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
 
+cache 6 of 8 requests and 900 of 1000 bytes without the farm: 75.0 % of requests, 90.0 % of bytes
+
 store 1000 of 2000 bytes, 10 entries, 2 in files, 1 evicted
+purges 3, which removed 20 and made 1 stale
   static           900 of 1500 bytes
   api              100 bytes
 ";

@@ -12,8 +12,8 @@ use super::ReloadRequest;
 use super::listeners::Bound;
 use super::reload::Ledger;
 use crate::admin::status::{
-    CertificateStatus, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, ProbeStatus, Status, StoreShare,
-    StoreStatus, WorkerStatus,
+    CertificateStatus, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, ProbeStatus, PurgesStatus,
+    Status, StoreShare, StoreStatus, WorkerStatus,
 };
 use crate::admin::{Explained, Fault, View};
 use crate::clock::Clock;
@@ -69,6 +69,7 @@ impl View for Overview {
             },
             listeners: snapshot.listeners.iter().map(|listener| self.listener(listener)).collect(),
             pools: snapshot.pools.iter().map(|pool| pool_status(pool)).collect(),
+            cache: self.metrics.cache_answers(),
             store: self.store(),
         }
     }
@@ -169,6 +170,11 @@ impl Overview {
             entries: stats.entries,
             evictions: stats.evictions,
             files: stats.files as u64,
+            purged: PurgesStatus {
+                purges: stats.purges.purges,
+                removed: stats.purges.removed,
+                softened: stats.purges.softened,
+            },
             policies: stats
                 .shares
                 .into_iter()

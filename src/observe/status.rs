@@ -41,6 +41,8 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// In file order.
     pub pools: Vec<PoolStatus>,
+    /// What came of exchanges on routes with a cache.
+    pub cache: CacheAnswers,
     /// The memory store.
     pub store: StoreStatus,
 }
@@ -186,6 +188,39 @@ pub struct ProbeStatus {
     pub detail: String,
 }
 
+/// What came of exchanges on routes with a cache, since the start of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CacheAnswers {
+    /// Exchanges.
+    pub requests: u64,
+    /// Those that were answered without asking the farm anew.
+    pub hits: u64,
+    /// Body bytes sent.
+    pub bytes: u64,
+    /// Those that were sent without asking the farm anew.
+    pub hit_bytes: u64,
+}
+
+impl CacheAnswers {
+    /// The part of the requests, and of the bytes, that the farm was not asked for; `None` where nothing was asked for.
+    #[must_use]
+    pub fn ratios(&self) -> [(&'static str, Option<f64>); 2] {
+        let ratio = |hits: u64, all: u64| (all > 0).then(|| hits as f64 / all as f64);
+        [("requests", ratio(self.hits, self.requests)), ("bytes", ratio(self.hit_bytes, self.bytes))]
+    }
+}
+
+/// What was purged since the start of the process.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct PurgesStatus {
+    /// Purges, dry runs not counted.
+    pub purges: u64,
+    /// Stored responses they removed.
+    pub removed: u64,
+    /// Stored responses they made stale.
+    pub softened: u64,
+}
+
 /// The memory store.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct StoreStatus {
@@ -199,6 +234,8 @@ pub struct StoreStatus {
     pub evictions: u64,
     /// Bodies that stand in files of memory, each with a descriptor.
     pub files: u64,
+    /// What was purged.
+    pub purged: PurgesStatus,
     /// One per `[cache.NAME]`.
     pub policies: Vec<StoreShare>,
 }
@@ -278,12 +315,14 @@ pub(crate) mod tests {
                     last_probes: vec![ProbeStatus { at: at(1_795_416_090), ok: false, detail: "503".into() }],
                 }],
             }],
+            cache: CacheAnswers { requests: 8, hits: 6, bytes: 1000, hit_bytes: 900 },
             store: StoreStatus {
                 bytes: 1000,
                 size: 2000,
                 entries: 10,
                 evictions: 1,
                 files: 2,
+                purged: PurgesStatus { purges: 3, removed: 20, softened: 1 },
                 policies: vec![
                     StoreShare { name: "static".into(), bytes: 900, max_bytes: Some(1500) },
                     StoreShare { name: "api".into(), bytes: 100, max_bytes: None },

@@ -47,6 +47,8 @@ pub(super) struct Exchange {
     pub(super) trace: Trace,
     /// `lookup`: what the cache did; `None` on routes without a cache.
     pub(super) cache: Option<CacheStatus<'static>>,
+    /// `lookup`: the key's text, where the policy shows it.
+    pub(super) cache_key: Option<Box<str>>,
 }
 
 /// An exchange under way. Dropped before [`Ongoing::close`], the client went away before it was answered: that is
@@ -132,6 +134,7 @@ impl Exchange {
             session: None,
             trace: Trace::default(),
             cache: None,
+            cache_key: None,
             worker,
             peer,
         }

@@ -287,9 +287,12 @@ impl Kept<'_> {
                 let Some(reader) = making.filling().reader() else { return plan.apply(worker, source) };
                 let coded = plan.apply(worker, source);
                 let alone = self.alone;
+                let worker = Rc::clone(worker);
                 tokio::task::spawn_local(async move {
-                    // Why it was not kept is in the log; its readers have got it as it came.
-                    let _not_kept = fill::pump(making, coded, alone, || true, |_| ()).await;
+                    // Its readers have got it as it came.
+                    if let Err(reason) = fill::pump(making, coded, alone, || true, |_| ()).await {
+                        worker.metrics.not_kept("coding", reason.token());
+                    }
                 });
                 Body::Spool(reader)
             }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, Method, uri::Scheme};
 
 use super::question::{Asked, Question, passed_by};
 use super::rewrite;
+use super::sticky;
 use crate::clock::Now;
 use crate::observe::explanation::{
     ChildNote, Explanation, RefusalNote, StoredNote, TAGS_SHOWN, VaryNote, WouldStore, shown,
@@ -15,7 +16,7 @@ use crate::policy::admission::Authority;
 use crate::policy::cache::cookies;
 use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::next::Next;
-use crate::policy::cache::reuse::{self, Reuse};
+use crate::policy::cache::reuse::{self, Reuse, Validate};
 use crate::policy::cache::stale::{self, StaleFacts};
 use crate::policy::cache::storing;
 use crate::policy::cache::{CacheParams, RequestFacts, ResponseFacts};
@@ -44,6 +45,7 @@ pub struct Supposed<'a> {
 pub fn explain(mut supposed: Supposed<'_>, route: &Route, store: &Store, now: Now) -> Option<Explanation> {
     let policy = route.cache.as_ref()?;
     let params = &policy.params;
+    sticky::hide(&mut supposed.headers, route);
     cookies::strip(&mut supposed.headers, &params.strip_cookies);
     let asked = Asked {
         method: supposed.method,
@@ -71,22 +73,22 @@ pub fn explain(mut supposed: Supposed<'_>, route: &Route, store: &Store, now: No
     };
     let newest = shelf.bases.iter().map(|base| base.head().terms.freshness.received).max_by_key(|now| now.mono);
     let refusal = shelf.refusal.filter(|refusal| refusal.is_newer_than(newest));
-    let wish = selected.map(|base| wish(base, &question.directives, params, now));
+    let refused = selected.and_then(|base| stale_refused(base, &question.directives, params, now));
     let (fwd, detail) = match next {
         Next::Alone(forwarded, reason) => (Some(forwarded), Some(reason)),
         Next::Part(forwarded) => (Some(forwarded), Some("range")),
-        Next::Fetch(forwarded) => (Some(forwarded), wish.as_ref().and_then(|wish| wish.reason)),
+        Next::Fetch(forwarded, validates) => (Some(forwarded), validates.map(Validate::token)),
         Next::Stale(stale) => (None, Some(stale.grant.token())),
         Next::Hit | Next::OnlyIfCached => (None, None),
     };
-    let goes = matches!(next, Next::Part(_) | Next::Fetch(_));
+    let goes = matches!(next, Next::Part(_) | Next::Fetch(..));
     Some(Explanation {
         key: Some(shown(question.key.text.as_bytes())),
         reuse_only: question.reuse_only(),
         next: next.token(),
         reason: detail,
         fwd: fwd.map(|forwarded| forwarded.token()),
-        stale_refused: wish.filter(|_| goes).and_then(|wish| wish.refused),
+        stale_refused: refused.filter(|_| goes),
         joins: goes && shelf.fetches.contains(&variant) || matches!(next, Next::Part(_)) && shelf.is_part_asked,
         fetches: shelf.fetches.len(),
         refusal: refusal
@@ -97,20 +99,11 @@ pub fn explain(mut supposed: Supposed<'_>, route: &Route, store: &Store, now: No
     })
 }
 
-/// Why a selected response does not simply answer.
-struct Wish {
-    reason: Option<&'static str>,
-    refused: Option<&'static str>,
-}
-
-fn wish(base: &Base, directives: &RequestDirectives, params: &CacheParams, now: Now) -> Wish {
+/// Why a selected response that needs a validation may not answer at once.
+fn stale_refused(base: &Base, directives: &RequestDirectives, params: &CacheParams, now: Now) -> Option<&'static str> {
     let terms = base.terms();
     let facts = StaleFacts { terms: &terms, request: directives, setback: base.life().setback() };
-    let refused = stale::at_once(&facts, params, now).err().map(|reason| reason.token());
-    match reuse::decide(&terms, directives, now) {
-        Reuse::Fresh => Wish { reason: None, refused: None },
-        Reuse::Validate(why) | Reuse::OnlyIfCached(why) => Wish { reason: Some(why.token()), refused },
-    }
+    stale::at_once(&facts, params, now).err().map(|reason| reason.token())
 }
 
 /// What would become of an answer to this request that came like the stored one did.

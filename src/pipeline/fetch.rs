@@ -480,6 +480,9 @@ impl Judge<'_> {
                     }
                 };
                 let kept = fill::pump(fill, body, self.alone, faultless, refused).await;
+                if let Err(reason) = kept {
+                    self.worker.metrics.not_kept("response", reason.token());
+                }
                 if let (Some(standby), Err(reason)) = (standby, kept) {
                     let trouble = (reason == NotKept::CutShort).then_some(Trouble::CutOff);
                     standby.base.life().set_back(trouble, self.worker.now());

@@ -18,7 +18,7 @@ use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::cache::bypass::{Participation, ReuseOnly};
 use crate::policy::cache::cookies;
 use crate::policy::cache::next::Next;
-use crate::policy::cache::reuse::{self, Reuse};
+use crate::policy::cache::reuse::{self, Reuse, Validate};
 use crate::policy::cache::stale::{self, Grant, NotStale, Stale, StaleFacts};
 use crate::policy::cache::status::{CacheStatus, Forwarded};
 use crate::policy::cache::storing::Terms;
@@ -57,6 +57,9 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<F
         Ok(question) => question,
         Err(reason) => return Ok(alone(exchange, passed_by(reason), reason.token())),
     };
+    if policy.params.cache_status_key {
+        exchange.cache_key = Some(question.key.text.clone());
+    }
     let lookup = Lookup { route, policy: &policy, question };
     let mut variant = None;
     for _ in 0..ROUNDS {
@@ -66,6 +69,14 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<F
         }
     }
     Ok(alone(exchange, Forwarded::UriMiss, "rounds_spent"))
+}
+
+/// Why a request is fetched for.
+#[derive(Clone, Copy)]
+struct Why {
+    forwarded: Forwarded,
+    /// What that does not say.
+    detail: Option<&'static str>,
 }
 
 /// What does not change from round to round.
@@ -95,7 +106,7 @@ impl Lookup<'_> {
             store::Found::OtherVariants(variant) => (variant, None),
             store::Found::Nothing => (known.unwrap_or(0), None),
         };
-        let forwarded = match next {
+        let why = match next {
             // Nothing but a stored response is a hit.
             Next::OnlyIfCached | Next::Hit | Next::Stale(_) => {
                 exchange.cache = Some(CacheStatus::only_if_cached());
@@ -104,17 +115,17 @@ impl Lookup<'_> {
             Next::Alone(forwarded, reason) => return Ok(Step::Done(alone(exchange, forwarded, reason))),
             Next::Part(forwarded) => {
                 return match store.follow(&self.question.key, variant) {
-                    Some(handle) => self.follow(exchange, handle, forwarded, None).await,
+                    Some(handle) => self.follow(exchange, handle, Why { forwarded, detail: None }, None).await,
                     None => self.part(exchange, variant, forwarded).await,
                 };
             }
-            Next::Fetch(forwarded) => forwarded,
+            Next::Fetch(forwarded, validates) => Why { forwarded, detail: validates.and_then(Validate::detail) },
         };
         let key = &self.question.key;
         // What is stored is validated by HEAD as well.
         let is_head = self.question.participation == Participation::ReuseOnly(ReuseOnly::Head);
         match if is_head { store.join_head(key, variant) } else { store.join(key, variant) } {
-            Joined::Follower(handle) => self.follow(exchange, handle, forwarded, stored).await,
+            Joined::Follower(handle) => self.follow(exchange, handle, why, stored).await,
             Joined::Leader(lead) => {
                 // The fetch one would have followed may have ended between the look and the join.
                 if stored.is_none()
@@ -123,7 +134,7 @@ impl Lookup<'_> {
                 {
                     return Ok(Step::Done(hit(exchange, base)));
                 }
-                self.lead(exchange, lead, forwarded, stored).await
+                self.lead(exchange, lead, why, stored).await
             }
         }
     }
@@ -133,7 +144,7 @@ impl Lookup<'_> {
         &self,
         exchange: &mut Exchange,
         handle: FollowHandle<Fetched>,
-        forwarded: Forwarded,
+        why: Why,
         stored: Option<Arc<Base>>,
     ) -> Result<Step, ProxyError> {
         let outcome = handle.outcome().await;
@@ -141,7 +152,7 @@ impl Lookup<'_> {
             && let Some(base) = stored
             && let Ok(stale) = self.stale(&base, exchange.worker.now())
         {
-            let status = CacheStatus { forwarded: Some(forwarded), collapsed: true, ..CacheStatus::default() };
+            let status = CacheStatus { forwarded: Some(why.forwarded), collapsed: true, ..CacheStatus::default() };
             return Ok(Step::Done(stale_hit(exchange, base, stale.grant, status)));
         }
         let request = &exchange.head.headers;
@@ -151,13 +162,13 @@ impl Lookup<'_> {
                 if reuse::decide(&filling.head().terms, &self.question.directives, exchange.worker.now())
                     != Reuse::Fresh
                 {
-                    return Ok(Step::Done(alone(exchange, forwarded, store::NOT_SHAREABLE)));
+                    return Ok(Step::Done(alone(exchange, why.forwarded, store::NOT_SHAREABLE)));
                 }
                 let Some(mut reader) = filling.reader() else { return Ok(Step::Again(None)) };
                 if !range::is_near(exchange, &filling, &mut reader).await {
-                    return Ok(Step::Done(alone(exchange, forwarded, FAR)));
+                    return Ok(Step::Done(alone(exchange, why.forwarded, FAR)));
                 }
-                exchange.cache = Some(collapsed(forwarded, &filling.head().terms, exchange.now));
+                exchange.cache = Some(collapsed(why, &filling.head().terms, exchange.now));
                 Ok(Step::Done(Found::Selected(Selected::Filling(filling, reader))))
             }
             Outcome::Shared(Fetched::Filling(filling)) => {
@@ -165,11 +176,11 @@ impl Lookup<'_> {
                 Ok(Step::Again(Some(selecting.hash(exchange.worker.shared.store.seeds()))))
             }
             Outcome::Shared(Fetched::Validated(base)) => {
-                exchange.cache = Some(collapsed(forwarded, &base.head().terms, exchange.now));
+                exchange.cache = Some(collapsed(why, &base.head().terms, exchange.now));
                 Ok(Step::Done(Found::Selected(Selected::Stored(base))))
             }
-            Outcome::Released(reason) => Ok(Step::Done(alone(exchange, forwarded, reason))),
-            Outcome::Failed(error) => Err(failed(exchange, forwarded, error)),
+            Outcome::Released(reason) => Ok(Step::Done(alone(exchange, why.forwarded, reason))),
+            Outcome::Failed(error) => Err(failed(exchange, why.forwarded, error)),
             Outcome::LeaderGone => Ok(Step::Again(None)),
         }
     }
@@ -179,7 +190,7 @@ impl Lookup<'_> {
         &self,
         exchange: &mut Exchange,
         lead: store::FetchLead,
-        forwarded: Forwarded,
+        why: Why,
         validating: Option<Arc<Base>>,
     ) -> Result<Step, ProxyError> {
         let job = Job::new(exchange, self.route, self.policy, self.question.key.clone(), lead, validating)?;
@@ -187,24 +198,30 @@ impl Lookup<'_> {
         exchange.trace = report.trace;
         let landed = match report.landed {
             Ok(landed) => landed,
-            Err(error) => return Err(failed(exchange, forwarded, error)),
+            Err(error) => return Err(failed(exchange, why.forwarded, error)),
         };
         if let Landed::Stale(base, grant) = landed {
-            let (forwarded, forwarded_status) = (Some(forwarded), report.forwarded_status);
+            let (forwarded, forwarded_status) = (Some(why.forwarded), report.forwarded_status);
             let status = CacheStatus { forwarded, forwarded_status, ..CacheStatus::default() };
             return Ok(Step::Done(stale_hit(exchange, base, grant, status)));
         }
+        let terms = match &landed {
+            Landed::Filling(filling, _) => Some(&filling.head().terms),
+            Landed::Validated(base) | Landed::Stale(base, _) => Some(&base.head().terms),
+            Landed::Alone(_) => None,
+        };
         exchange.cache = Some(CacheStatus {
-            forwarded: Some(forwarded),
+            forwarded: Some(why.forwarded),
             forwarded_status: report.forwarded_status,
+            ttl: terms.map(|terms| terms.freshness.ttl(exchange.worker.now())),
             stored: report.stored,
-            detail: report.detail,
+            detail: report.detail.or(why.detail),
             ..CacheStatus::default()
         });
         let selected = match landed {
             Landed::Filling(filling, mut reader) => {
                 if !range::is_near(exchange, &filling, &mut reader).await {
-                    return Ok(Step::Done(alone(exchange, forwarded, FAR)));
+                    return Ok(Step::Done(alone(exchange, why.forwarded, FAR)));
                 }
                 Selected::Filling(filling, reader)
             }
@@ -288,9 +305,10 @@ fn hit(exchange: &mut Exchange, base: Arc<Base>) -> Found {
     Found::Selected(Selected::Stored(base))
 }
 
-fn collapsed(forwarded: Forwarded, terms: &Terms, now: Now) -> CacheStatus<'static> {
+fn collapsed(why: Why, terms: &Terms, now: Now) -> CacheStatus<'static> {
+    let Why { forwarded, detail } = why;
     let ttl = Some(terms.freshness.ttl(now));
-    CacheStatus { forwarded: Some(forwarded), collapsed: true, ttl, ..CacheStatus::default() }
+    CacheStatus { forwarded: Some(forwarded), collapsed: true, ttl, detail, ..CacheStatus::default() }
 }
 
 fn alone(exchange: &mut Exchange, forwarded: Forwarded, detail: &'static str) -> Found {

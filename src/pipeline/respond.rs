@@ -11,6 +11,7 @@ use super::record::Record;
 use super::worker::Worker;
 use crate::body::{Body, Peer, Response};
 use crate::error::{ErrorKind, ProxyError};
+use crate::policy::cache::status::CacheStatus;
 use crate::policy::cache::{range, tags, targeted};
 use crate::snapshot::Snapshot;
 
@@ -25,7 +26,7 @@ pub(super) fn finish(exchange: Exchange, outcome: Result<Response, ProxyError>) 
     };
     if let Some(cache) = &exchange.cache {
         targeted::remove(&mut response.headers);
-        cache.add_to(&mut response.headers);
+        CacheStatus { key: exchange.cache_key.as_deref(), ..*cache }.add_to(&mut response.headers);
     }
     if let Some(route) = &exchange.route {
         if let Some(policy) = &route.cache {

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
 
 use super::context::Exchange;
 use super::forward::Reply;
@@ -27,15 +27,20 @@ pub(super) struct Session {
 /// Takes the cookies of the route's sticky pools out of the request. Of several that stand for an endpoint the first wins.
 pub(super) fn take(exchange: &mut Exchange, route: &Route) {
     let Action::Forward(split) = &route.action else { return };
-    for (pool, _) in split {
-        let Some(sticky) = &pool.params.sticky else { continue };
-        let headers = &mut exchange.head.headers;
-        if exchange.session.is_none() {
-            let mut values = cookies::pairs(headers).filter(|(name, _)| *name == sticky.cookie);
-            exchange.session = values
-                .find_map(|(_, value)| pool.endpoint_of(value))
-                .map(|endpoint| Session { pool: Arc::clone(pool), endpoint });
-        }
+    let headers = &exchange.head.headers;
+    exchange.session = split.iter().find_map(|(pool, _)| {
+        let sticky = pool.params.sticky.as_ref()?;
+        let mut values = cookies::pairs(headers).filter(|(name, _)| *name == sticky.cookie);
+        let endpoint = values.find_map(|(_, value)| pool.endpoint_of(value))?;
+        Some(Session { pool: Arc::clone(pool), endpoint })
+    });
+    hide(&mut exchange.head.headers, route);
+}
+
+/// Removes these cookies and looks at nothing.
+pub(super) fn hide(headers: &mut HeaderMap, route: &Route) {
+    let Action::Forward(split) = &route.action else { return };
+    for sticky in split.iter().filter_map(|(pool, _)| pool.params.sticky.as_ref()) {
         cookies::strip(headers, std::slice::from_ref(&sticky.cookie));
     }
 }

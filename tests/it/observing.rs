@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use crate::support::client::Request;
 use crate::support::gate::Gate;
 use crate::support::h2;
-use crate::support::origin::{Origin, Reply};
+use crate::support::origin::{End, Origin, Reply};
 use crate::support::tidegate::{PLAIN, Setup, Tidegate, front};
 
 #[test]
@@ -209,4 +209,42 @@ fn a_second_instance_is_refused() {
     let words = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success(), "{words}");
     assert!(words.contains(&state.display().to_string()), "{words}");
+}
+
+#[test]
+fn the_status_tells_hits_purges_and_what_was_not_kept() {
+    let origin = Origin::start(|seen| {
+        let reply = Reply::new(200).field("Cache-Control", "max-age=60");
+        match seen.target.as_str() {
+            "/outgrows" => reply.chunk("x".repeat(3000)).last_chunk(&[]),
+            "/cut" => reply.announced(500, "cut").end(End::Close),
+            _ => reply.body("0123456789"),
+        }
+    });
+    let policy = "[cache.pages]\nmax_object = \"1KiB\"\n";
+    let gate = Tidegate::start(&(front(&origin, "cache = \"pages\"") + policy));
+    for _ in 0..4 {
+        gate.get("/page").expect(200);
+    }
+    gate.get("/outgrows").expect(200);
+    assert!(!gate.get("/cut").complete);
+    gate.tell("purge http://shop.example/page").unwrap();
+    gate.tell("purge http://shop.example/page --dry-run").unwrap();
+    let cache = gate.wait_status("six exchanges", |status| {
+        let cache = &status["cache"];
+        (cache["requests"] == 6).then(|| cache.clone())
+    });
+    assert_eq!((&cache["hits"], &cache["hit_bytes"]), (&3.into(), &30.into()), "{cache}");
+    assert_eq!(cache["bytes"], 4 * 10 + 3000 + 3, "{cache}");
+    let purged = gate.status()["store"]["purged"].clone();
+    assert_eq!((&purged["purges"], &purged["removed"]), (&1.into(), &1.into()), "{purged}");
+    let metrics = gate.metrics();
+    for line in [
+        "tidegate_cache_not_kept_total{kind=\"response\",reason=\"too_large\"} 1",
+        "tidegate_cache_not_kept_total{kind=\"response\",reason=\"cut_short\"} 1",
+        "tidegate_cache_hit_ratio{by=\"requests\"} 0.5",
+        "tidegate_purges_total 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
 }

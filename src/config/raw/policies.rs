@@ -42,6 +42,9 @@ table! {
         bypass: List<RawBypass> = List::default(),
         /// Goes on fetching for the store when every client that waited has gone.
         fill_after_abort: bool = true,
+        /// Names the cache key in Cache-Status (its first 512 bytes): to every client, with the values of keyed headers and
+        /// cookies in it.
+        cache_status_key: bool = false,
         /// Response headers that carry tags, by which answers can be purged together. Clients do not see them, except
         /// Cache-Groups.
         tags: List<HeaderName> = List::of(DEFAULT_FIELDS.clone()),

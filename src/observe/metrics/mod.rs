@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::status::Status;
+use super::status::{CacheAnswers, Status};
 use page::{Kind, Page};
 
 /// Pairs of listener and route with counters of their own, since the start of the process.
@@ -93,8 +93,16 @@ struct Registry {
     reasons: Tokens,
     encodings: Tokens,
     /// By `ExchangeOutcome::cache_why`: one counter per worker that has met it.
-    cache_whys: BTreeMap<(&'static str, &'static str), Vec<Arc<Counter>>>,
+    cache_whys: Pairs,
+    /// What was filled, and why it was not kept.
+    not_kept: Pairs,
 }
+
+/// By two tokens: one counter per worker that has met them.
+type Pairs = BTreeMap<(&'static str, &'static str), Vec<Arc<Counter>>>;
+
+/// One worker's counters of such a family.
+type PairIndex = RefCell<HashMap<(&'static str, &'static str), Arc<Counter>>>;
 
 /// By token: one counter per worker that has met it.
 type Tokens = BTreeMap<&'static str, Vec<Arc<Counter>>>;
@@ -138,7 +146,8 @@ pub struct WorkerMetrics {
     other: Arc<Exchanges>,
     reasons: TokenIndex,
     encodings: TokenIndex,
-    cache_whys: RefCell<HashMap<(&'static str, &'static str), Arc<Counter>>>,
+    cache_whys: PairIndex,
+    not_kept: PairIndex,
 }
 
 impl Metrics {
@@ -160,6 +169,7 @@ impl Metrics {
             other,
             reasons: RefCell::default(),
             cache_whys: RefCell::default(),
+            not_kept: RefCell::default(),
             encodings: RefCell::default(),
         }
     }
@@ -219,11 +229,22 @@ impl Metrics {
             page.sample("", &[("forwarded", forwarded), ("reason", reason)], count);
         }
         let help =
-            "Part of the exchanges, and of the body bytes, that the cache answered without asking the farm anew.";
-        page.family("tidegate_cache_hit_ratio", Kind::Gauge, help);
-        for (by, ratio) in hit_ratios(totals.iter().map(|(_, totals)| totals)) {
-            page.sample("", &[("by", by)], ratio);
+            "Bodies of responses that may be stored, and codings of them, that were not kept after all, by reason.";
+        page.family("tidegate_cache_not_kept_total", Kind::Counter, help);
+        for ((kind, reason), counters) in &registry.not_kept {
+            let count: u64 = counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum();
+            page.sample("", &[("kind", kind), ("reason", reason)], count);
         }
+    }
+
+    /// What came of exchanges on routes with a cache. Cost: a lock, and a look at every block.
+    #[must_use]
+    pub fn cache_answers(&self) -> CacheAnswers {
+        let mut answers = CacheAnswers::default();
+        for blocks in self.lock().exchanges.values() {
+            Totals::of(blocks.iter().map(|block| &**block)).add_to(&mut answers);
+        }
+        answers
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -250,7 +271,7 @@ impl WorkerMetrics {
             self.reason(reason);
         }
         if let Some(why) = outcome.cache_why {
-            self.cache_why(why);
+            self.count_pair(&self.cache_whys, why, |registry| &mut registry.cache_whys);
         }
     }
 
@@ -274,11 +295,21 @@ impl WorkerMetrics {
         counter.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn cache_why(&self, why: (&'static str, &'static str)) {
-        let mut whys = self.cache_whys.borrow_mut();
-        let counter = whys.entry(why).or_insert_with(|| {
+    /// Counts a body that was on its way into the store and is not kept: `kind` is `response` or `coding`.
+    pub fn not_kept(&self, kind: &'static str, reason: &'static str) {
+        self.count_pair(&self.not_kept, (kind, reason), |registry| &mut registry.not_kept);
+    }
+
+    fn count_pair(
+        &self,
+        index: &PairIndex,
+        pair: (&'static str, &'static str),
+        family: fn(&mut Registry) -> &mut Pairs,
+    ) {
+        let mut index = index.borrow_mut();
+        let counter = index.entry(pair).or_insert_with(|| {
             let counter = Arc::<Counter>::default();
-            self.metrics.lock().cache_whys.entry(why).or_default().push(counter.clone());
+            family(&mut self.metrics.lock()).entry(pair).or_default().push(counter.clone());
             counter
         });
         counter.0.fetch_add(1, Ordering::Relaxed);
@@ -342,6 +373,20 @@ impl Totals {
         self.requests.as_flattened().iter().sum()
     }
 
+    /// Adds what was answered on routes with a cache.
+    fn add_to(&self, answers: &mut CacheAnswers) {
+        for (place, result) in CACHE_RESULTS.iter().enumerate().filter(|(_, result)| **result != "none") {
+            let requests: u64 = self.requests.iter().filter_map(|results| results.get(place)).sum();
+            let bytes = self.bytes.get(place).copied().unwrap_or_default();
+            answers.requests += requests;
+            answers.bytes += bytes;
+            if HITS.contains(result) {
+                answers.hits += requests;
+                answers.hit_bytes += bytes;
+            }
+        }
+    }
+
     fn render_requests(&self, page: &mut Page, [listener, route]: [(&str, &str); 2]) {
         for (class, results) in STATUS_CLASSES.iter().zip(&self.requests) {
             for (cache, count) in CACHE_RESULTS.iter().zip(results).filter(|(_, count)| **count > 0) {
@@ -362,23 +407,6 @@ impl Totals {
         page.sample("_sum", &[listener, route], Duration::from_micros(self.duration_micros).as_secs_f64());
         page.sample("_count", &[listener, route], count);
     }
-}
-
-/// By requests and by bytes, over routes with a cache; what nobody asked for yet has no ratio.
-fn hit_ratios<'a>(totals: impl Iterator<Item = &'a Totals>) -> Vec<(&'static str, f64)> {
-    let mut sums = [[0_u64; 2]; 2];
-    for totals in totals {
-        for (place, result) in CACHE_RESULTS.iter().enumerate().filter(|(_, result)| **result != "none") {
-            let requests: u64 = totals.requests.iter().filter_map(|results| results.get(place)).sum();
-            let bytes = totals.bytes.get(place).copied().unwrap_or_default();
-            for ([hits, all], count) in sums.iter_mut().map(|[hits, all]| [hits, all]).zip([requests, bytes]) {
-                *all += count;
-                *hits += if HITS.contains(result) { count } else { 0 };
-            }
-        }
-    }
-    let sums = ["requests", "bytes"].into_iter().zip(sums);
-    sums.filter(|(_, [_, all])| *all > 0).map(|(by, [hits, all])| (by, hits as f64 / all as f64)).collect()
 }
 
 #[cfg(test)]
@@ -441,9 +469,11 @@ mod tests {
         };
         one.observe(&failed);
         two.observe(&failed);
+        one.not_kept("response", "too_large");
+        two.not_kept("response", "too_large");
         drop(two);
 
-        let samples = parse(&metrics.render(&sample()));
+        let samples = parse(&metrics.render(&Status { cache: metrics.cache_answers(), ..sample() }));
         let check = |series: &str, expected: f64| assert_eq!(samples.get(series), Some(&expected), "{series}");
         let pair = r#"listener="https",route="static""#;
         check(&format!(r#"tidegate_requests_total{{{pair},status="2xx",cache="none"}}"#), 1.0);
@@ -452,6 +482,7 @@ mod tests {
         check(&format!("tidegate_response_body_bytes_total{{{pair}}}"), 40.0);
         check(r#"tidegate_cache_requests_total{forwarded="uri-miss",reason="private"}"#, 1.0);
         check(r#"tidegate_cache_requests_total{forwarded="none",reason=""}"#, 1.0);
+        check(r#"tidegate_cache_not_kept_total{kind="response",reason="too_large"}"#, 2.0);
         check(r#"tidegate_cache_hit_ratio{by="requests"}"#, 2.0 / 3.0);
         check(r#"tidegate_cache_hit_ratio{by="bytes"}"#, 20.0 / 30.0);
         check(&format!(r#"tidegate_request_duration_seconds_bucket{{{pair},le="0.001"}}"#), 0.0);
@@ -525,6 +556,9 @@ mod tests {
         check(soonest, 1_800_000_000.0);
         check(r#"tidegate_endpoint_healthy{pool="web",endpoint="10.0.0.11:8080"}"#, 0.0);
         check(r#"tidegate_endpoint_in_flight{pool="web",endpoint="10.0.0.11:8080"}"#, 5.0);
+        check(r#"tidegate_cache_hit_ratio{by="bytes"}"#, 0.9);
+        check("tidegate_purges_total", 3.0);
+        check(r#"tidegate_purged_responses_total{kind="removed"}"#, 20.0);
         check("tidegate_store_size_bytes", 2000.0);
         check(r#"tidegate_store_policy_bytes{policy="api"}"#, 100.0);
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::page::{Kind, Page};
 use crate::observe::status::{
-    ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, Reload, Status, StoreStatus,
+    CacheAnswers, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, Reload, Status, StoreStatus,
 };
 
 pub(super) fn render(page: &mut Page, status: &Status) {
@@ -15,6 +15,7 @@ pub(super) fn render(page: &mut Page, status: &Status) {
     certificates(page, &status.listeners);
     pools(page, &status.pools);
     endpoints(page, &status.pools);
+    cache(page, &status.cache);
     store(page, &status.store);
 }
 
@@ -130,6 +131,16 @@ fn endpoints(page: &mut Page, pools: &[PoolStatus]) {
     }
 }
 
+fn cache(page: &mut Page, cache: &CacheAnswers) {
+    let help = "Part of the exchanges, and of the body bytes, that the cache answered without asking the farm anew.";
+    page.family("tidegate_cache_hit_ratio", Kind::Gauge, help);
+    for (by, ratio) in cache.ratios() {
+        if let Some(ratio) = ratio {
+            page.sample("", &[("by", by)], ratio);
+        }
+    }
+}
+
 fn store(page: &mut Page, store: &StoreStatus) {
     page.single("tidegate_store_bytes", Kind::Gauge, "Bytes kept in the memory store.", store.bytes);
     page.single("tidegate_store_size_bytes", Kind::Gauge, "Bytes the memory store may keep.", store.size);
@@ -141,6 +152,10 @@ fn store(page: &mut Page, store: &StoreStatus) {
         "Stored responses removed for want of room.",
         store.evictions,
     );
+    page.single("tidegate_purges_total", Kind::Counter, "Purges, dry runs not counted.", store.purged.purges);
+    page.family("tidegate_purged_responses_total", Kind::Counter, "Stored responses that purges reached.");
+    page.sample("", &[("kind", "removed")], store.purged.removed);
+    page.sample("", &[("kind", "made_stale")], store.purged.softened);
     page.family("tidegate_store_policy_bytes", Kind::Gauge, "Bytes kept by each cache policy.");
     for policy in &store.policies {
         page.sample("", &[("policy", &policy.name)], policy.bytes);

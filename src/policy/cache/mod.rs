@@ -92,6 +92,8 @@ pub struct CacheParams {
     pub bypass: Vec<BypassRule>,
     /// `fill_after_abort`: a fetch goes on when every client that waited for it has gone.
     pub fill_after_abort: bool,
+    /// `cache_status_key`: the key's text goes into `Cache-Status`.
+    pub cache_status_key: bool,
     /// `tags`: the response fields that carry tags.
     pub tags: Vec<http::HeaderName>,
     /// `purge`; `None` = nobody may purge over a traffic listener.
@@ -189,6 +191,7 @@ mod tests {
             strip_cookies: Vec::new(),
             bypass: Vec::new(),
             fill_after_abort: true,
+            cache_status_key: false,
             tags: tags::DEFAULT_FIELDS.to_vec(),
             purge: None,
         }

@@ -7,7 +7,7 @@ use super::CacheParams;
 use super::bypass::{Participation, ReuseOnly};
 use super::directives::RequestDirectives;
 use super::refresh::Setback;
-use super::reuse::{self, Reuse};
+use super::reuse::{self, Reuse, Validate};
 use super::stale::{self, Stale, StaleFacts};
 use super::status::Forwarded;
 use super::storing::Terms;
@@ -48,8 +48,8 @@ pub enum Next {
     Alone(Forwarded, &'static str),
     /// It asks for a part of what is not stored: the farm sends that, unless the whole is on its way already.
     Part(Forwarded),
-    /// One fetch for everybody who asks; what is stored is validated by it.
-    Fetch(Forwarded),
+    /// One fetch for everybody who asks; what is stored is validated by it, for this reason.
+    Fetch(Forwarded, Option<Validate>),
 }
 
 impl Next {
@@ -63,8 +63,8 @@ impl Next {
             Self::OnlyIfCached => "only_if_cached",
             Self::Alone(..) => "forward_alone",
             Self::Part(_) => "forward_part",
-            Self::Fetch(Forwarded::UriMiss | Forwarded::VaryMiss) => "fetch",
-            Self::Fetch(_) => "validate",
+            Self::Fetch(_, None) => "fetch",
+            Self::Fetch(_, Some(_)) => "validate",
         }
     }
 }
@@ -79,7 +79,7 @@ pub fn decide(
     params: &CacheParams,
     now: Now,
 ) -> Next {
-    let forwarded = match facts.stored {
+    let (forwarded, validates) = match facts.stored {
         Stored::Selected(terms) => match reuse::decide(terms, facts.request, now) {
             Reuse::Fresh => return Next::Hit,
             needs @ (Reuse::OnlyIfCached(why) | Reuse::Validate(why)) => {
@@ -90,11 +90,11 @@ pub fn decide(
                 if matches!(needs, Reuse::OnlyIfCached(_)) {
                     return Next::OnlyIfCached;
                 }
-                Forwarded::from(why)
+                (Forwarded::from(why), Some(why))
             }
         },
-        Stored::OtherVariants => Forwarded::VaryMiss,
-        Stored::Nothing => Forwarded::UriMiss,
+        Stored::OtherVariants => (Forwarded::VaryMiss, None),
+        Stored::Nothing => (Forwarded::UriMiss, None),
     };
     let is_stored = matches!(facts.stored, Stored::Selected(_));
     if !is_stored && facts.request.only_if_cached {
@@ -111,7 +111,7 @@ pub fn decide(
     if let Some(reason) = refusal() {
         return Next::Alone(forwarded, reason);
     }
-    if is_part && !is_stored { Next::Part(forwarded) } else { Next::Fetch(forwarded) }
+    if is_part && !is_stored { Next::Part(forwarded) } else { Next::Fetch(forwarded, validates) }
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
         let params = CacheParams { stale_while_revalidate: Some(Duration::from_secs(30)), ..params() };
         let next = decide(&facts, || None, || None, &params, now);
         let refused = decide(&facts, || None, || Some("private"), &params, now);
-        let goes = matches!(next, Next::Part(_) | Next::Fetch(_));
+        let goes = matches!(next, Next::Part(_) | Next::Fetch(..));
         assert_eq!(matches!(refused, Next::Alone(_, "private")), goes, "a refusal concerns fetches alone: {refused:?}");
         next.token()
     }

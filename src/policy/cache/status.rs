@@ -43,6 +43,14 @@ impl Forwarded {
     }
 }
 
+impl Validate {
+    /// What `fwd` does not say already.
+    #[must_use]
+    pub fn detail(self) -> Option<&'static str> {
+        (self != Self::Stale).then(|| self.token())
+    }
+}
+
 impl From<Validate> for Forwarded {
     fn from(reason: Validate) -> Self {
         if reason.is_wish() { Self::Request } else { Self::Stale }
@@ -66,11 +74,14 @@ pub struct CacheStatus<'a> {
     pub collapsed: bool,
     /// The origin was not asked, or had no usable answer, where it should have been; `detail` says what allows that.
     pub stale: bool,
-    /// The key's text, where it may be shown.
+    /// The key's text, where it may be shown; its first [`KEY_SHOWN`] bytes are.
     pub key: Option<&'a str>,
     /// The token of the reason behind it.
     pub detail: Option<&'static str>,
 }
+
+/// Most bytes of a key that are shown.
+pub const KEY_SHOWN: usize = 512;
 
 impl CacheStatus<'_> {
     /// That of the 504 for `only-if-cached`.
@@ -107,6 +118,7 @@ impl CacheStatus<'_> {
         }
         if let Some(key) = self.key {
             text.push_str("; key=\"");
+            let key = key.get(..KEY_SHOWN).unwrap_or(key);
             text.extend(key.chars().flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c])));
             text.push('"');
         }
@@ -178,6 +190,7 @@ mod tests {
                 "tidegate; fwd=uri-miss; collapsed",
                 "MISS",
             ),
+            (CacheStatus::only_if_cached(), "tidegate; detail=only_if_cached", "MISS"),
             (
                 CacheStatus { ttl: Some(-5), stale: true, detail: Some("stale_while_revalidate"), ..none },
                 "tidegate; hit; ttl=-5; detail=stale_while_revalidate",
@@ -206,6 +219,14 @@ mod tests {
             assert_eq!(status.render().expect("printable"), expected);
             assert_eq!(status.x_cache(), x_cache, "{expected}");
         }
+    }
+
+    #[test]
+    fn a_long_key_is_cut() {
+        let key = "k".repeat(KEY_SHOWN + 1);
+        let status = CacheStatus { key: Some(&key), ..CacheStatus::default() };
+        let expected = format!("tidegate; hit; key=\"{}\"", "k".repeat(KEY_SHOWN));
+        assert_eq!(status.render().expect("printable"), expected.as_str());
     }
 
     #[test]

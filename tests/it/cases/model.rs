@@ -14,6 +14,7 @@ use tidegate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
 use tidegate::policy::cache::next::{self, Next, NextFacts};
 use tidegate::policy::cache::range::{self, Wanted, WholeFacts};
 use tidegate::policy::cache::refresh::Setback;
+use tidegate::policy::cache::reuse::Validate;
 use tidegate::policy::cache::stale::{self, Grant, Trouble};
 use tidegate::policy::cache::status::{CacheStatus, Forwarded};
 use tidegate::policy::cache::storing::{self, Storable, Terms};
@@ -191,7 +192,7 @@ impl Model {
         let refused = self.refused.get(&key.hash).filter(|(_, until)| request.now.mono < until.mono);
         let facts = NextFacts { participation, request: &directives, stored };
         let next = next::decide(&facts, || setback, || refused.map(|(reason, _)| *reason), &self.params, request.now);
-        let forwarded = match (next, found) {
+        let (forwarded, detail) = match (next, found) {
             (Next::Hit, Some(at)) => {
                 let stored = &self.stored[at];
                 let ttl = Some(stored.terms.freshness.ttl(request.now));
@@ -221,10 +222,10 @@ impl Model {
                 *cache = Some(alone(forwarded, ReuseOnly::Range.token()));
                 return self.pass(request, farm);
             }
-            (Next::Fetch(forwarded), _) => forwarded,
+            (Next::Fetch(forwarded, validates), _) => (forwarded, validates.and_then(Validate::detail)),
         };
         let (told, answer) = self.fetch(request, farm, (key, found, false), &directives);
-        *cache = Some(CacheStatus { forwarded: Some(forwarded), ..told });
+        *cache = Some(CacheStatus { forwarded: Some(forwarded), detail: told.detail.or(detail), ..told });
         answer
     }
 
@@ -361,13 +362,15 @@ impl Model {
                 stored.headers = headers;
                 stored.setback = None;
                 let (answer, detail) = answer(request, &stored, clock.now(), true);
+                let ttl = Some(stored.terms.freshness.ttl(clock.now()));
                 self.stored.insert(0, stored);
-                (CacheStatus { stored: true, detail, ..told }, answer)
+                (CacheStatus { stored: true, ttl, detail, ..told }, answer)
             }
             Err(reason) => {
                 self.invalidate(stored.key.uri);
                 let (answer, _) = answer(request, &stored, clock.now(), true);
-                (CacheStatus { detail: Some(reason), ..told }, answer)
+                let ttl = Some(stored.terms.freshness.ttl(clock.now()));
+                (CacheStatus { ttl, detail: Some(reason), ..told }, answer)
             }
         }
     }
@@ -408,11 +411,12 @@ impl Model {
             setback: None,
         };
         let ((status, headers, body, _), detail) = answer(request, &stored, now, false);
+        let ttl = Some(stored.terms.freshness.ttl(now));
         if complete {
             self.stored.retain(|old| old.key != stored.key || old.selecting != stored.selecting);
             self.stored.insert(0, stored);
         }
-        (CacheStatus { stored: true, detail, ..CacheStatus::default() }, (status, headers, body, complete))
+        (CacheStatus { stored: true, ttl, detail, ..CacheStatus::default() }, (status, headers, body, complete))
     }
 }
 
