@@ -163,6 +163,10 @@ mod tests {
             Box::pin(async move { Purged { responses: 3, sample: vec![told.into()], ..Purged::default() } })
         }
 
+        fn clear_quarantine(&self) -> usize {
+            0
+        }
+
         fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {
             Box::pin(async { Ok(1) })
         }

@@ -8,11 +8,12 @@
 //! | `GET /status` | JSON; `?format=text` for people |
 //! | `GET /explain?url=URL` | JSON: what would become of a request; `&format=text` for people |
 //! | `POST /purge` | JSON: what is to go; 200 with how much went |
+//! | `POST /quarantine/clear` | lets optimisers that failed try again; 200 with how many pairs of optimiser and URL |
 //! | `POST /reload` | 200 with the generation, or 422 with every fault |
 //!
 //! The address is TCP or a unix socket (mode 0600). With a token configured everything but the two health checks needs
 //! `Authorization: Bearer TOKEN`; the configuration refuses anything but loopback without one. A request that a browser
-//! sent from another site (it has an `Origin`) may not reload or purge.
+//! sent from another site (it has an `Origin`) may not change anything.
 
 mod explain;
 mod listen;
@@ -58,6 +59,9 @@ pub trait View: Send + Sync + 'static {
 
     /// Purges everywhere, or with `dry` counts what would go. It goes on when the future is dropped.
     fn purge(&self, target: Target, soft: bool, dry: bool) -> BoxFuture<'static, Purged>;
+
+    /// Lets every optimiser out of quarantine; how many pairs of optimiser and URL that were.
+    fn clear_quarantine(&self) -> usize;
 
     /// Reads, validates and publishes the configuration now: the generation in force afterwards, or every fault. The
     /// reload itself goes on when the future is dropped.

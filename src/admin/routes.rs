@@ -32,6 +32,7 @@ pub fn router(view: Arc<dyn View>) -> Router {
         .route("/status", get(status))
         .route("/explain", get(explain))
         .route("/reload", post(reload))
+        .route("/quarantine/clear", post(clear_quarantine))
         .route("/purge", post(purge).layer(DefaultBodyLimit::max(ORDER_BYTES)))
         .route_layer(middleware::from_fn_with_state(view.clone(), authorize));
     Router::new()
@@ -87,6 +88,13 @@ async fn reload(State(view): Shared, request: Request) -> Response {
         }
         Err(_) => refusal(StatusCode::GATEWAY_TIMEOUT, "reload_timeout"),
     }
+}
+
+async fn clear_quarantine(State(view): Shared, request: Request) -> Response {
+    if request.headers().contains_key(header::ORIGIN) {
+        return refusal(StatusCode::FORBIDDEN, "cross_site");
+    }
+    Json(json!({ "cleared": view.clear_quarantine() })).into_response()
 }
 
 /// Lets a request pass that carries the token in force, or any when there is none. Takes the same time whether the
@@ -161,6 +169,10 @@ mod tests {
             Box::pin(async move { Purged { responses: 3, sample: vec![told.into()], ..Purged::default() } })
         }
 
+        fn clear_quarantine(&self) -> usize {
+            4
+        }
+
         fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {
             match self.reload.clone() {
                 Some(result) => Box::pin(future::ready(result)),
@@ -207,6 +219,7 @@ mod tests {
             check(healthy(), &format!("GET /explain?{query}"), 400, "error").await;
         }
         check(healthy(), "POST /reload", 200, r#"{"generation":8,"ok":true}"#).await;
+        check(healthy(), "POST /quarantine/clear", 200, r#"{"cleared":4}"#).await;
         check(healthy(), "GET /reload", 405, r#"{"error":"method_not_allowed"}"#).await;
         check(healthy(), "POST /status", 405, r#"{"error":"method_not_allowed"}"#).await;
         check(healthy(), "GET /nothing", 404, r#"{"error":"not_found"}"#).await;
@@ -228,10 +241,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_site_cannot_reload() {
-        let request = http::Request::post("/reload").header("origin", "https://evil.example");
-        let (status, _, body) = answer(healthy(), request).await;
-        assert_eq!((status, body.as_str()), (403, r#"{"error":"cross_site"}"#));
+    async fn another_site_cannot_change_anything() {
+        for path in ["/reload", "/quarantine/clear"] {
+            let request = http::Request::post(path).header("origin", "https://evil.example");
+            let (status, _, body) = answer(healthy(), request).await;
+            assert_eq!((status, body.as_str()), (403, r#"{"error":"cross_site"}"#), "{path}");
+        }
     }
 
     #[tokio::test]

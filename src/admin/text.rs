@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use super::Status;
 use super::status::{
     CacheAnswers, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, PurgesStatus, Reload, StoreStatus,
+    WorkshopStatus,
 };
 use crate::observe::timestamp::rfc3339;
 
@@ -38,7 +39,8 @@ fn write(status: &Status, out: &mut String) -> fmt::Result {
         pool.endpoints.iter().try_for_each(|endpoint| write_endpoint(endpoint, out))?;
     }
     write_cache(&status.cache, out)?;
-    write_store(&status.store, out)
+    write_store(&status.store, out)?;
+    write_workshop(&status.workshop, out)
 }
 
 fn write_reloads(status: &Status, out: &mut String) -> fmt::Result {
@@ -118,6 +120,21 @@ fn write_store(store: &StoreStatus, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
+fn write_workshop(workshop: &WorkshopStatus, out: &mut String) -> fmt::Result {
+    let WorkshopStatus { queued, saved_bytes, outcomes, quarantine } = workshop;
+    if outcomes.is_empty() && *queued == 0 {
+        return Ok(());
+    }
+    writeln!(out, "\nworkshop {queued} waiting, {saved_bytes} bytes saved")?;
+    for made in outcomes {
+        writeln!(out, "  {:<16} {} {}", made.filter, made.count, made.outcome)?;
+    }
+    for held in quarantine {
+        writeln!(out, "  {:<16} QUARANTINED for {} since {}", held.filter, held.url, rfc3339(held.since))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +170,11 @@ store 1000 of 2000 bytes, 10 entries, 2 in files, 1 evicted
 purges 3, which removed 20 and made 1 stale
   static           900 of 1500 bytes
   api              100 bytes
+
+workshop 2 waiting, 12345 bytes saved
+  br               5 made
+  js-ws            3 ambiguous
+  js-ws            QUARANTINED for https://shop.example/a.js since 2026-11-23T06:41:30.000Z
 ";
         assert_eq!(render(&sample()), expected);
     }

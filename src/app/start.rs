@@ -25,7 +25,7 @@ use crate::config::model::Config;
 use crate::listener::Gate;
 use crate::listener::tls::{TicketKeys, is_valid_at, self_signed};
 use crate::observe::{AccessLog, Metrics, ProcessLog};
-use crate::pipeline::Shared;
+use crate::pipeline::{Shared, Workshop};
 use crate::policy::fields::Identity;
 use crate::policy::pool::Address;
 use crate::snapshot::build::{self, Parts};
@@ -113,10 +113,12 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
     let gate = Gate::new(config.server.max_connections);
     let metrics = Metrics::new();
     let purger = Purger::new(store.clone(), side.handle().clone());
+    let workshop = Workshop::open(store.clone(), clock.clone()).map_err(words("cannot start the workshop"))?;
     let shared = Arc::new(Shared {
         current: Arc::clone(&current),
         store: store.clone(),
         purger: purger.clone(),
+        workshop: workshop.clone(),
         access_log: access_log.clone(),
         identity: Identity::new(random_seed()),
         clock: clock.clone(),
@@ -146,6 +148,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
         current: Arc::clone(&current),
         store,
         purger,
+        workshop,
         access_log: access_log.clone(),
         gate: Arc::clone(&gate),
         metrics,

@@ -21,7 +21,7 @@ use crate::config::model::ListenerConfig;
 use crate::config::routing::{self, Asked};
 use crate::listener::Gate;
 use crate::observe::{AccessLog, Metrics};
-use crate::pipeline::{self, Supposed};
+use crate::pipeline::{self, Supposed, Workshop};
 use crate::policy::balance::Balance;
 use crate::policy::cache::purge::Target;
 use crate::snapshot::{Action, Current, Listener};
@@ -33,6 +33,7 @@ pub(super) struct Overview {
     pub(super) current: Arc<Current>,
     pub(super) store: Store,
     pub(super) purger: Purger,
+    pub(super) workshop: Workshop,
     pub(super) access_log: AccessLog,
     pub(super) gate: Arc<Gate>,
     pub(super) metrics: Arc<Metrics>,
@@ -71,6 +72,7 @@ impl View for Overview {
             pools: snapshot.pools.iter().map(|pool| pool_status(pool)).collect(),
             cache: self.metrics.cache_answers(),
             store: self.store(),
+            workshop: self.workshop.status(),
         }
     }
 
@@ -137,6 +139,10 @@ impl View for Overview {
         let purge = self.current.load().purge(target, soft, None, self.store.seeds());
         let purger = self.purger.clone();
         async move { purger.run(purge, "admin", dry).await }.boxed()
+    }
+
+    fn clear_quarantine(&self) -> usize {
+        self.workshop.clear_quarantine()
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Status {
     pub cache: CacheAnswers,
     /// The memory store.
     pub store: StoreStatus,
+    /// What is made of stored bodies in the background.
+    pub workshop: WorkshopStatus,
 }
 
 /// One worker.
@@ -251,6 +253,42 @@ pub struct StoreShare {
     pub max_bytes: Option<u64>,
 }
 
+/// Work on stored bodies off the request path.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct WorkshopStatus {
+    /// Orders waiting.
+    pub queued: u64,
+    /// Bytes by which what was made is smaller than what it was made from.
+    pub saved_bytes: u64,
+    /// How often what came of it.
+    pub outcomes: Vec<OptimiserCount>,
+    /// What is left out for having failed again and again.
+    pub quarantine: Vec<QuarantineStatus>,
+}
+
+/// One outcome of one optimiser or coding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OptimiserCount {
+    /// The optimiser, or the coding made at its strongest level.
+    pub filter: &'static str,
+    /// `made`, or why not: a stable token.
+    pub outcome: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// One optimiser that is left out for one URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QuarantineStatus {
+    /// The optimiser.
+    pub filter: &'static str,
+    /// The URL.
+    pub url: String,
+    /// Since when; it lasts a day.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub since: SystemTime,
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -327,6 +365,19 @@ pub(crate) mod tests {
                     StoreShare { name: "static".into(), bytes: 900, max_bytes: Some(1500) },
                     StoreShare { name: "api".into(), bytes: 100, max_bytes: None },
                 ],
+            },
+            workshop: WorkshopStatus {
+                queued: 2,
+                saved_bytes: 12_345,
+                outcomes: vec![
+                    OptimiserCount { filter: "br", outcome: "made", count: 5 },
+                    OptimiserCount { filter: "js-ws", outcome: "ambiguous", count: 3 },
+                ],
+                quarantine: vec![QuarantineStatus {
+                    filter: "js-ws",
+                    url: "https://shop.example/a.js".into(),
+                    since: at(1_795_416_090),
+                }],
             },
         }
     }

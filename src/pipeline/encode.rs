@@ -2,7 +2,7 @@
 //!
 //! A stored response is coded once per coding: the first client that wants it starts the making, everybody who comes
 //! meanwhile reads along, everybody after that gets the finished child. A response that is not stored is coded in its
-//! own stream.
+//! own stream. What is asked for often is made better in the workshop; once that is ready, hits get it instead.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::policy::cache::range::offer as offer_ranges;
 use crate::policy::cache::validation::{self, ConditionFacts};
 use crate::policy::encoding::{self, Coding, CompressParams, EncodeFacts};
 use crate::policy::mend;
+use crate::policy::optimise::{self, Made, Recipe, is_in_demand};
 use crate::policy::validators::{self, Derivation};
 use crate::snapshot::Route;
 use crate::store::{Base, Child, ChildKind, Filling, Head, Joined, Life, MakeLead, Outcome};
@@ -58,11 +59,16 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Route, selected: Select
                 exchange.worker.shared.store.prefer_file(&base);
             }
             let length = Some(base.body().remaining());
-            let kept = Kept { head: base.head(), life: base.life(), length, limit, alone };
+            if route.heeds_integrity && optimise::may_name_others(&base.head().headers) {
+                exchange.worker.shared.workshop.search(base.life());
+            }
+            let recipe = route.recipe;
+            let kept = Kept { head: base.head(), life: base.life(), length, limit, alone, recipe };
             kept.answer(exchange, compress, Body::Stored(base.body().clone())).await
         }
         Selected::Filling(filling, reader) => {
-            let kept = Kept { head: filling.head(), life: filling.life(), length: None, limit, alone };
+            let recipe = Recipe::default();
+            let kept = Kept { head: filling.head(), life: filling.life(), length: None, limit, alone, recipe };
             kept.answer(exchange, compress, Body::Spool(reader)).await
         }
     }
@@ -77,6 +83,12 @@ struct Plan {
     encode: Option<Coding>,
     /// The answer depends on `Accept-Encoding`, whatever this client gets.
     varies: bool,
+    /// The coding the client gets in the end.
+    coding: Option<Coding>,
+    /// Of the encoder; 0 without a coding.
+    level: u8,
+    /// The optimisers; 0 = none.
+    rules: u64,
 }
 
 impl Plan {
@@ -89,14 +101,27 @@ impl Plan {
         });
         let offered = offered.map_or(&[][..], |params| &params.codings);
         match own {
-            None if offered.is_empty() => Self { decode: None, encode: None, varies: false },
-            None => Self { decode: None, encode: encoding::negotiate(request, offered).ok(), varies: true },
+            None if offered.is_empty() => Self::new(None, None, None, false),
+            None => {
+                let choice = encoding::negotiate(request, offered).ok();
+                Self::new(None, choice, choice, true)
+            }
             Some(own) => {
                 let choice = encoding::negotiate(request, &[&[own], offered].concat()).ok();
                 let as_it_is = choice == Some(own);
-                Self { decode: (!as_it_is).then_some(own), encode: choice.filter(|_| !as_it_is), varies: true }
+                Self::new((!as_it_is).then_some(own), choice.filter(|_| !as_it_is), choice, true)
             }
         }
+    }
+
+    /// What can be done while a client waits.
+    fn new(decode: Option<Coding>, encode: Option<Coding>, coding: Option<Coding>, varies: bool) -> Self {
+        Self { decode, encode, varies, coding, level: encode.map_or(0, fast_level), rules: 0 }
+    }
+
+    /// The same with the child that was made for its coding.
+    fn better(self, level: u8, rules: u64) -> Self {
+        Self { decode: None, encode: self.coding, level, rules, ..self }
     }
 
     /// The same for a response that is not stored.
@@ -114,16 +139,16 @@ impl Plan {
     }
 
     fn changes(self) -> bool {
-        self.decode.is_some() || self.encode.is_some()
+        self.decode.is_some() || self.encode.is_some() || self.rules != 0
     }
 
     /// How the changed bytes are named. The rules are in the stored tag already.
     fn derivation(self) -> Derivation {
-        Derivation { coding: self.encode, level: self.encode.map_or(0, fast_level), rules: 0 }
+        Derivation { coding: self.encode, level: self.level, rules: self.rules }
     }
 
     fn kind(self) -> ChildKind {
-        ChildKind { coding: self.encode, level: self.encode.map_or(0, fast_level), rules: 0 }
+        ChildKind { coding: self.encode, level: self.level, rules: self.rules }
     }
 
     /// Puts a body through what is planned.
@@ -133,7 +158,7 @@ impl Plan {
         }
         if let Some(coding) = self.encode {
             worker.metrics.encoding(coding.token());
-            body = Body::stream(Filtered::new(body, Encoder::new(coding, fast_level(coding)), Stage::Encode));
+            body = Body::stream(Filtered::new(body, Encoder::new(coding, self.level), Stage::Encode));
         }
         body
     }
@@ -161,7 +186,7 @@ fn passing(exchange: &Exchange, route: &Route, mut response: Response) -> Respon
     let mut plan = Plan::of_response(exchange, route.compress.as_deref(), &response);
     // What the origin coded for this very client is not taken off again.
     if plan.decode.is_some() {
-        plan = Plan { decode: None, encode: None, ..plan };
+        plan = Plan::new(None, None, None, plan.varies);
     }
     code(exchange, plan, response)
 }
@@ -188,6 +213,8 @@ struct Kept<'a> {
     limit: u64,
     /// What becomes of a child whose readers have all left.
     alone: Alone,
+    /// What the route wants made of what is stored.
+    recipe: Recipe,
 }
 
 impl Kept<'_> {
@@ -200,13 +227,22 @@ impl Kept<'_> {
         let Head { status, headers, terms, .. } = self.head;
         let length = self.length.or_else(|| announced(headers));
         let facts = EncodeFacts { status: *status, headers, length };
-        let plan = Plan::of(&exchange.head.headers, &facts, compress);
+        let mut plan = Plan::of(&exchange.head.headers, &facts, compress);
+        let better = self.better(exchange, plan);
+        if let Some(child) = &better {
+            plan = child.0;
+        }
         let mut response = self.whole(exchange, plan);
         let conditions =
             ConditionFacts { status: *status, headers: &response.headers, received: terms.freshness.received.wall };
         if validation::is_not_modified(&exchange.head.headers, &conditions) {
             validation::strip_for_not_modified(&mut response.headers);
             response.status = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        if let Some((_, child)) = better {
+            response.content_length = Some(child.body().remaining());
+            response.body = ready(&child);
             return Ok(response);
         }
         if exchange.head.method == Method::HEAD {
@@ -224,6 +260,30 @@ impl Kept<'_> {
         Ok(response)
     }
 
+    /// The child that the workshop made for the coding of `plan`, with the plan for it. Where there is none yet and the
+    /// base is in demand, one is ordered. A part is cut from the base. Cost without a recipe: nothing; else an atomic load,
+    /// and a moka read where there is one.
+    fn better(&self, exchange: &Exchange, plan: Plan) -> Option<(Plan, Arc<Child>)> {
+        let length = self.length.filter(|_| !self.recipe.is_empty() && !range::is_asked(exchange))?;
+        let shared = &exchange.worker.shared;
+        match self.life.made(plan.coding, self.recipe) {
+            Made::Child { level, rules } => {
+                let plan = plan.better(level, rules);
+                let child = shared.store.child(self.life, plan.kind());
+                if child.is_none() {
+                    // Evicted: to be made again while it is in demand.
+                    self.life.settle(plan.coding, self.recipe, Made::Unasked);
+                }
+                child.map(|child| (plan, child))
+            }
+            Made::Unasked if is_in_demand(self.life.hits(), length) => {
+                shared.workshop.ask(self.life, plan.coding, self.recipe);
+                None
+            }
+            Made::Unasked | Made::UnderWay | Made::Nothing => None,
+        }
+    }
+
     /// The head that goes with all of it.
     fn whole(&self, exchange: &Exchange, plan: Plan) -> Response {
         let Head { status, headers, terms, .. } = self.head;
@@ -233,7 +293,7 @@ impl Kept<'_> {
         if self.is_from_cache(exchange) {
             response.headers.insert(AGE, HeaderValue::from(terms.freshness.age(exchange.worker.now()).as_secs()));
         }
-        if self.length.is_some() && *status == StatusCode::OK && plan.encode.is_none() {
+        if self.length.is_some() && *status == StatusCode::OK && plan.encode.is_none() && plan.rules == 0 {
             // Whatever the origin can do: this is cut here.
             offer_ranges(&mut response.headers);
         }

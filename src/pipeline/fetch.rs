@@ -226,7 +226,7 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
             }
             // It is about this one request: cookies and credentials went along.
             lead.release(HEAD);
-            let rewritten = rewrite::run(&route, &Method::HEAD, reply.response);
+            let rewritten = rewrite::run(&worker, &route, &Method::HEAD, reply.response);
             tell(report, Ok(Landed::Alone(rewritten.response)), trace, None, Err(told_of_head(verdict)));
         }
         Ok(Answer::New(reply)) => judge.take_in(reply, lead, key, standby.as_ref(), report, trace).await,
@@ -433,7 +433,7 @@ impl Judge<'_> {
     ) {
         let store = &self.worker.shared.store;
         let verdict = self.may_store(reply.response.status, &reply.response.headers, &reply);
-        let rewritten = rewrite::run(self.route, &Method::GET, reply.response);
+        let rewritten = rewrite::run(self.worker, self.route, &Method::GET, reply.response);
         let alone = |lead: FetchLead, reason: &'static str, response, report| {
             lead.release(reason);
             tell(report, Ok(Landed::Alone(response)), trace.clone(), None, Err(reason));
@@ -468,6 +468,10 @@ impl Judge<'_> {
         match store.begin(lead, key, &self.policy.share, head.clone(), bounds) {
             Ok(fill) => {
                 let filling = Arc::clone(fill.filling());
+                if self.route.heeds_integrity {
+                    // It is searched as it passes.
+                    filling.life().begin_search();
+                }
                 // Taken before a byte is written: once the body outgrows its bound, the beginning goes.
                 let reader = filling.reader().ok_or_else(|| ProxyError::new(FILL_WITHOUT_READER, Stage::Fill));
                 tell(report, reader.map(|reader| Landed::Filling(filling, reader)), trace, None, Ok(()));

@@ -14,6 +14,7 @@ mod fetch;
 mod fill;
 mod forward;
 mod guard;
+mod integrity;
 mod lookup;
 mod purge;
 mod question;
@@ -24,6 +25,7 @@ mod rewrite;
 mod route;
 mod sticky;
 mod worker;
+mod workshop;
 
 use std::rc::Rc;
 
@@ -39,6 +41,7 @@ use encode::Selected;
 use lookup::Found;
 use route::Routed;
 pub use worker::{Shared, Worker};
+pub use workshop::Workshop;
 
 /// Answers one request. Errors become responses in `respond`, which also finishes the fields and opens the access
 /// record; the driver hands the record back to [`Record::sent`] when the last byte is out.
@@ -65,7 +68,7 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
             range::fill_behind(exchange, &route, behind, reply.as_ref()); // the whole, for others who want parts of it
             let reply = reply?;
             fill::invalidate(exchange, &reply.response).await; // what an unsafe request made untrue
-            let rewritten = rewrite::run(&route, &exchange.head.method, reply.response); // mandatory rules, in the stream
+            let rewritten = rewrite::run(&exchange.worker, &route, &exchange.head.method, reply.response); // mandatory rules, in the stream
             Selected::Passing(rewritten.response)
         }
     };

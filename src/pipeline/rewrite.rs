@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use super::integrity;
+use super::worker::Worker;
 use crate::body::{Body, Filtered, Response};
 use crate::error::Stage;
 use crate::policy::mend;
@@ -21,8 +23,11 @@ pub(super) struct Rewritten {
 
 /// Puts the body of `response` through the route's rules, where they apply to it. An answer to HEAD gets the fields that
 /// GET would.
-pub(super) fn run(route: &Route, method: &Method, mut response: Response) -> Rewritten {
+pub(super) fn run(worker: &Worker, route: &Route, method: &Method, mut response: Response) -> Rewritten {
     let applied = route.rewrite.as_ref().and_then(|rewrite| apply(rewrite, method, &mut response));
+    if route.heeds_integrity {
+        response = integrity::watch(worker, response);
+    }
     Rewritten { response, failure: applied.unwrap_or_default() }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
+use super::workshop::Workshop;
 use crate::clock::{Clock, Now};
 use crate::observe::{AccessLog, AccessLogHandle, WorkerMetrics};
 use crate::policy::fields::Identity;
@@ -26,6 +27,8 @@ pub struct Shared {
     pub store: Store,
     /// Forgets what is stored.
     pub purger: Purger,
+    /// Makes better children.
+    pub workshop: Workshop,
     /// Follows `log.access` by itself.
     pub access_log: AccessLog,
     /// How this process names itself in `Via`.

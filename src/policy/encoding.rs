@@ -45,6 +45,8 @@ pub struct CompressParams {
     pub types: Vec<String>,
     /// `min_size` in bytes; a body of unknown length counts as large enough.
     pub min_size: u64,
+    /// `strong`: stored bodies in demand are coded again at the strongest level, in the background.
+    pub strong: bool,
 }
 
 /// Why a client gets the body without a coding.
@@ -365,6 +367,7 @@ mod tests {
             codings: vec![Gzip],
             types: vec!["text/*".into(), "application/json".into()],
             min_size: 1024,
+            strong: false,
         };
         let html = (CONTENT_TYPE, "text/html; charset=utf-8");
         for (status, length, lines, expected) in [

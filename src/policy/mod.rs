@@ -13,6 +13,7 @@ pub mod encoding;
 pub mod fields;
 pub mod health;
 pub mod mend;
+pub mod optimise;
 pub mod pool;
 pub mod retry;
 pub mod rewrite;

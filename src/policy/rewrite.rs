@@ -4,6 +4,7 @@ use http::header::{CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
 use super::encoding::{Coding, content_codings, forbids_transform, has_body, media_type};
+use super::optimise::Optimisers;
 
 /// `[rewrite.NAME]`, the mandatory part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct RewriteParams {
     pub elements: Vec<ElementRule>,
     /// `on_error`
     pub on_error: OnError,
+    /// `level`, `filters` and `forbid`: what is made of stored bodies off the request path.
+    pub optimisers: Optimisers,
 }
 
 /// One `[[rewrite.NAME.element]]`.
@@ -158,7 +161,7 @@ pub fn needs_whole(facts: &RewriteFacts<'_>, params: &RewriteParams) -> bool {
 }
 
 /// The value of the `charset` parameter of `Content-Type`, without quotes.
-fn charset(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn charset(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     value.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -166,7 +169,7 @@ fn charset(headers: &HeaderMap) -> Option<&str> {
     })
 }
 
-fn is_ascii_compatible(charset: &str) -> bool {
+pub(super) fn is_ascii_compatible(charset: &str) -> bool {
     let begins = |family: &str| charset.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));
     ASCII_COMPATIBLE.iter().any(|name| charset.eq_ignore_ascii_case(name))
         || ASCII_COMPATIBLE_FAMILIES.iter().any(|family| begins(family))
@@ -253,7 +256,7 @@ mod tests {
             select: (*select).into(),
             actions: actions.to_vec(),
         };
-        RewriteParams { elements: rules.iter().map(rule).collect(), on_error: OnError::Pass }
+        RewriteParams { elements: rules.iter().map(rule).collect(), ..RewriteParams::default() }
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //! without one. A weak tag stays weak.
 //!
 //! Two tags name the same *decoded* representation when their origin's tags and rules are equal, whatever the codings.
-//! That is what `If-None-Match` asks here; `If-Range` asks for the very bytes.
+//! Optimisers count as codings there: what they make means the same. That is what `If-None-Match` asks here; `If-Range`
+//! asks for the very bytes.
 //!
 //! A body that was rewritten and then coded has two suffixes. On the way to the origin tags are translated back
 //! ([`translate`]). Two Tidegates in a row compose: each strips what it added.
@@ -23,6 +24,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cache::dates;
 use super::encoding::Coding;
+use super::optimise;
 
 /// An entity-tag: what stands between the quotes, and whether `W/` stands before them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +105,7 @@ impl<'a> EntityTag<'a> {
         let (mut tag, mut rules) = (self, 0_u64);
         while let (origin, Some(derivation)) = tag.split() {
             tag = origin;
-            if derivation.rules != 0 {
+            if derivation.rules != 0 && !optimise::is_fingerprint(derivation.rules) {
                 rules = rules.rotate_left(1) ^ derivation.rules;
             }
         }
@@ -258,12 +260,12 @@ impl Rules {
 }
 
 impl<'a> EntityTag<'a> {
-    /// The tag without what this node put behind it: a content coding, and the rules that came before it. `None` for a
+    /// The tag without what this node put behind it: a content coding or an optimiser, and the rules that came before it. `None` for a
     /// tag made with other rules. Without rules here, rules in the tag are those of a Tidegate that is the origin, which
     /// gets its tag back.
     fn as_origin_knows_it(self, rules: Option<Rules>) -> Option<Self> {
         let plain = match self.split() {
-            (plain, Some(Derivation { rules: 0, .. })) => plain,
+            (plain, Some(Derivation { rules, .. })) if rules == 0 || optimise::is_fingerprint(rules) => plain,
             _ => self,
         };
         match (plain.split(), rules) {

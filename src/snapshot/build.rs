@@ -24,6 +24,7 @@ use crate::listener::tls::{
 use crate::listener::{Limits, Settings, Timeouts};
 use crate::observe::format::{FIELDS, Field, Format, Part};
 use crate::observe::writer::Target;
+use crate::policy::optimise::Recipe;
 use crate::policy::route::RouteTable;
 use crate::store::Store;
 use crate::transform::html::RuleSet;
@@ -76,7 +77,9 @@ pub fn build(
         .collect();
     let compressions: Vec<_> = config.compressions.iter().map(|compress| Arc::new(compress.params.clone())).collect();
     let policies = Policies { pools: &pools, caches: &caches, rewrites: &rewrites, compressions: &compressions };
-    let routes = config.routes.iter().map(|route| Arc::new(build_route(route, &policies))).collect();
+    let mut routes: Vec<_> = config.routes.iter().map(|route| build_route(route, &policies)).collect();
+    let heeds_integrity = routes.iter().any(|route| route.recipe.optimisers.heed_integrity());
+    routes.iter_mut().for_each(|route| route.heeds_integrity = heeds_integrity);
     let table = RouteTable::build(config.routes.iter().map(|route| route.matching.clone()).collect());
     Ok(Snapshot {
         generation: previous.map_or(0, |previous| previous.generation) + 1,
@@ -84,7 +87,7 @@ pub fn build(
         warnings: nameless_certificates(&config, &listeners),
         config,
         table,
-        routes,
+        routes: routes.into_iter().map(Arc::new).collect(),
         pools,
         listeners,
         caches,
@@ -257,13 +260,15 @@ fn build_rewrite(
     let running = previous.and_then(|previous| {
         previous.rewrites.iter().find(|running| *running.name == *config.name && running.fingerprint == fingerprint)
     });
-    if let Some(running) = running {
+    if let Some(running) = running.filter(|running| running.params == config.params) {
         return Some(Arc::clone(running));
     }
     match RuleSet::compile(&config.params) {
         Ok(rules) => {
             // HTTP dates have whole seconds.
-            let since = SystemTime::UNIX_EPOCH + Duration::from_secs(now.unix_seconds());
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.unix_seconds());
+            // The same bytes by another `on_error` or beside other optimisers.
+            let since = running.map_or(now, |running| running.since);
             let (name, params) = (config.name.as_str().into(), config.params.clone());
             Some(Arc::new(Rewrite { name, params, rules, fingerprint, since }))
         }
@@ -332,12 +337,19 @@ fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
         }
     };
     let rewrite = route.rewrite.and_then(|index| policies.rewrites.get(index));
+    let compress = route.compress.and_then(|index| policies.compressions.get(index)).cloned();
+    let recipe = Recipe {
+        optimisers: rewrite.map(|rewrite| rewrite.params.optimisers).unwrap_or_default(),
+        strong: compress.as_ref().is_some_and(|compress| compress.strong),
+    };
     Route {
         name: matching.name.as_str().into(),
         action,
         cache: route.cache.and_then(|index| policies.caches.get(index)).cloned(),
         rewrite: rewrite.filter(|rewrite| !rewrite.rules.is_empty()).cloned(),
-        compress: route.compress.and_then(|index| policies.compressions.get(index)).cloned(),
+        compress,
+        recipe,
+        heeds_integrity: false,
         request: route.request.clone(),
         response: route.response.clone(),
         in_key: !matching.methods.is_empty() || !matching.when.is_empty() || matching.listeners.is_some(),

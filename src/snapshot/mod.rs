@@ -28,6 +28,7 @@ use crate::policy::cache::purge;
 use crate::policy::cache::{CacheParams, KeyParams};
 use crate::policy::encoding::CompressParams;
 use crate::policy::fields::FieldEdits;
+use crate::policy::optimise::Recipe;
 use crate::policy::rewrite::RewriteParams;
 use crate::policy::route::{RequestEdits, RouteTable};
 use crate::policy::uri::NormalUri;
@@ -125,6 +126,11 @@ pub struct Route {
     pub rewrite: Option<Arc<Rewrite>>,
     /// `compress`
     pub compress: Option<Arc<CompressParams>>,
+    /// What is made of stored bodies off the request path.
+    pub recipe: Recipe,
+    /// Some route alters scripts or style sheets, so that pages of every route are searched for the digests of those that
+    /// must stay as they are.
+    pub heeds_integrity: bool,
     /// `request`
     pub request: RequestEdits,
     /// `response`

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 use super::child::{ChildKind, MAX_CHILDREN};
 use super::index::{ENTRY_BYTES, Mark};
 use super::ledger::{Charge, Share, lock};
+use super::made::Words;
 use super::memory::Place;
 use crate::body::StoredBody;
 use crate::clock::Now;
@@ -18,6 +19,8 @@ use crate::policy::cache::storing::Terms;
 use crate::policy::cache::tags::Tags;
 use crate::policy::cache::validation::StoredView;
 use crate::policy::cache::vary::Selecting;
+use crate::policy::encoding::Coding;
+use crate::policy::optimise::{Made, Recipe};
 
 /// Most responses under one primary key that differ by `Vary`; the oldest goes. A `Vary` explosion thus costs its own
 /// key, not the store.
@@ -181,6 +184,12 @@ pub struct Life {
     setback: Mutex<Option<Setback>>,
     /// Somebody fetches it anew behind its answers.
     refreshing: AtomicBool,
+    /// Which better children it has.
+    made: Words,
+    /// Some page names its bytes by a digest: only codings may be made of it.
+    pinned: AtomicBool,
+    /// It was searched for such digests.
+    searched: AtomicBool,
     /// Guards `dead` against a child that is adopted, or a mark that is entered, while it dies.
     belongings: Mutex<Belongings>,
 }
@@ -210,6 +219,9 @@ impl Life {
             charge: Charge::new(share.clone()),
             setback: Mutex::default(),
             refreshing: AtomicBool::new(false),
+            made: Words::default(),
+            pinned: AtomicBool::new(false),
+            searched: AtomicBool::new(false),
             belongings: Mutex::default(),
         }
     }
@@ -320,6 +332,42 @@ impl Life {
     #[must_use]
     pub fn is_refreshing(&self) -> bool {
         self.refreshing.load(Ordering::Acquire)
+    }
+
+    /// What has been made of it for this coding, by this recipe. Cost: one atomic load, or two.
+    #[must_use]
+    pub fn made(&self, coding: Option<Coding>, recipe: Recipe) -> Made {
+        match self.made.read(coding, recipe) {
+            Made::Child { rules, .. } if rules != 0 && self.is_pinned() => Made::Nothing,
+            made => made,
+        }
+    }
+
+    /// Claims the making for this coding; true for one caller, who sees to it that [`Life::settle`] is called.
+    #[must_use]
+    pub fn claim(&self, coding: Option<Coding>, recipe: Recipe) -> bool {
+        self.made.claim(coding, recipe)
+    }
+
+    /// Writes down what was made for this coding; `Unasked` lets it be asked for again.
+    pub fn settle(&self, coding: Option<Coding>, recipe: Recipe, made: Made) {
+        self.made.settle(coding, recipe, made);
+    }
+
+    /// From now on its bytes are served as they are, in any coding.
+    pub fn pin(&self) {
+        self.pinned.store(true, Ordering::Release);
+    }
+
+    /// True once [`Life::pin`] was called.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Acquire)
+    }
+
+    /// Marks it as searched for digests of other files; true for the first who does. Cost: one load once it is.
+    pub fn begin_search(&self) -> bool {
+        !self.searched.load(Ordering::Relaxed) && !self.searched.swap(true, Ordering::Relaxed)
     }
 
     /// True once [`Life::begin_move`] was called.

@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use super::Store;
 use super::base::{Base, Life};
 use super::ledger::{Hold, lock};
-use super::memory::{Entry, Place};
+use super::memory::Place;
 
 /// Smallest body worth a file: below it a copy costs no more than taking pages does.
 const FILE_MIN: u64 = 64 * 1024;
@@ -86,7 +86,7 @@ impl Store {
         let mut moved = 0;
         while moved < MOVED_AT_ONCE {
             let Some(life) = lock(&self.0.files.asked).pop() else { return };
-            let Some(base) = life.upgrade().and_then(|life| self.base_of(&life)) else { continue };
+            let Some(base) = life.upgrade().and_then(|life| self.base(&life)) else { continue };
             moved += base.bytes();
             if let Err(error) = self.move_into_file(&base) {
                 tracing::debug!(%error, "a body stays out of a file");
@@ -113,12 +113,5 @@ impl Store {
             slot.filter(|_| !life.is_dead()).map(|slot| slot.iter().map(moved).collect())
         });
         Ok(())
-    }
-
-    fn base_of(&self, life: &Life) -> Option<Arc<Base>> {
-        match self.0.memory.get(Place::Primary(life.key().hash)).as_deref() {
-            Some(Entry::Slot(slot)) => slot.iter().find(|base| base.life().id() == life.id()).cloned(),
-            _ => None,
-        }
     }
 }

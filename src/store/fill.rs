@@ -451,6 +451,20 @@ impl Store {
         Ok(ChildFill { writing, filling, charge, base: base.clone(), landing, kind })
     }
 
+    /// Stores a child that was made in one piece, beside the request path.
+    ///
+    /// # Errors
+    /// Why it is not stored.
+    pub fn adopt(&self, base: &Arc<Life>, kind: ChildKind, body: Bytes) -> Result<Arc<Child>, NotKept> {
+        let hold = Hold::new(&self.0.ledger);
+        hold.set(body.len() as u64);
+        let child = Child::new(StoredBody::new(Arc::from([body]), None, hold), Charge::new(base.share().clone()));
+        self.reserve(base.share(), child.entry(), child.bytes())?;
+        let child = Arc::new(child);
+        self.keep_child(&child, base, kind)?;
+        Ok(child)
+    }
+
     /// Puts a complete response in front of its slot, unless it was purged on its way in.
     fn keep(&self, base: &Arc<Base>) -> Result<(), NotKept> {
         let life = base.life();

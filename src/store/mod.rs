@@ -22,6 +22,7 @@ mod fill;
 mod flight;
 mod index;
 mod ledger;
+mod made;
 mod memory;
 mod peek;
 mod purge;
@@ -274,6 +275,15 @@ impl Store {
             life.charge(fresh.bytes());
             fresh
         })
+    }
+
+    /// The response with this life as it is stored now. Cost: one moka read; no lock.
+    #[must_use]
+    pub fn base(&self, life: &Life) -> Option<Arc<Base>> {
+        match self.0.memory.get(Place::Primary(life.key().hash)).as_deref() {
+            Some(Entry::Slot(slot)) => slot.iter().find(|base| base.life().id() == life.id()).cloned(),
+            _ => None,
+        }
     }
 
     /// A child of the response with this life, if it has been made. Cost: one moka read; no lock.

@@ -252,7 +252,7 @@ mod tests {
             select: (*select).into(),
             actions: actions.to_vec(),
         };
-        RewriteParams { elements: rules.iter().map(rule).collect(), on_error }
+        RewriteParams { elements: rules.iter().map(rule).collect(), on_error, ..RewriteParams::default() }
     }
 
     fn compile(rules: &[(&str, &[ElementAction])]) -> RuleSet {

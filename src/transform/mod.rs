@@ -4,6 +4,8 @@
 
 pub mod coding;
 pub mod html;
+pub mod integrity;
+pub mod shrink;
 
 use bytes::BytesMut;
 

@@ -37,6 +37,8 @@ mod explaining;
 mod staleness;
 // Content codings.
 mod compressing;
+// What is made of stored bodies in the background.
+mod optimising;
 // Element rules.
 mod rewriting;
 // Which origin gets an exchange.

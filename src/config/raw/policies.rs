@@ -5,9 +5,10 @@ use ipnet::IpNet;
 
 use super::{DAY, GIB, KIB, MIB, TIB};
 use crate::config::shape::{List, Map, Refused};
-use crate::config::table::{table, words};
+use crate::config::table::{refuse_word, table, words};
 use crate::config::units::{Size, Span, written_as_text};
 use crate::policy::cache::tags::DEFAULT_FIELDS;
+use crate::policy::optimise::Optimiser;
 
 /// A year in milliseconds: a longer freshness lifetime says nothing more (RFC 9111 §1.2.2 caps at 68 years).
 const YEAR: u64 = 366 * DAY;
@@ -95,22 +96,60 @@ table! {
 table! {
     /// A rewrite policy.
     RawRewrite {
-        /// Optimisers; off is none of them.
+        /// Which optimisers make smaller copies of stored bodies in the background: off is none, safe is all that are
+        /// proven to change no meaning.
         level: RawRewriteLevel = RawRewriteLevel::Off,
+        /// More optimisers, by name.
+        filters: List<RawFilter> = List::default(),
+        /// Optimisers that are off whatever else is said.
+        forbid: List<RawFilter> = List::default(),
         /// When a rule fails: pass sends the rest unmodified, fail cuts the response.
         on_error: RawOnError = RawOnError::Pass,
         /// Rules by CSS selector, applied to every HTML answer.
         element: List<RawElement> = List::default(),
     }
-    later { "filters", "forbid", "dict", "third-party-defer" }
+    later { "dict", "third-party-defer" }
 }
 
 words! {
     /// `level`
     RawRewriteLevel {
         "off" => Off,
+        "safe" => Safe,
     }
-    later { "safe" }
+}
+
+/// The name of an optimiser.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct RawFilter(pub(in crate::config) Optimiser);
+
+/// Optimisers of the contract that are not built.
+const LATER: [&str; 19] = [
+    "immutable",
+    "hints-preload",
+    "lazy",
+    "lcp-priority",
+    "img-dims",
+    "html-min",
+    "js-min",
+    "css-min",
+    "third-party-defer",
+    "csp-nonce",
+    "sri-add",
+    "speculate",
+    "fonts",
+    "esi",
+    "images",
+    "png-lossless",
+    "dict",
+    "etag-own",
+    "encode",
+];
+
+written_as_text! {
+    RawFilter => |text| Optimiser::from_token(text)
+        .map(RawFilter)
+        .ok_or_else(|| refuse_word(text, &Optimiser::ALL.map(Optimiser::token), &LATER));
 }
 
 words! {
@@ -183,6 +222,8 @@ table! {
         types: List<String, 1> = List::of(COMPRESSIBLE.map(str::to_owned)),
         /// Smaller bodies are sent as they are.
         min_size: Size<0, GIB> = Size(KIB),
+        /// Stored bodies that are asked for often are coded again at the strongest level, in the background.
+        strong: bool = true,
     }
 }
 

@@ -27,7 +27,7 @@ impl Validation<'_> {
                 .push(media_type.place.fault(what, "write \"application/json\" or \"text/*\", without parameters"));
         }
         let types = raw.types.values().map(|media_type| media_type.to_ascii_lowercase()).collect();
-        let params = CompressParams { codings, types, min_size: raw.min_size.0 };
+        let params = CompressParams { codings, types, min_size: raw.min_size.0, strong: raw.strong.value };
         CompressConfig { name: name.to_owned(), params }
     }
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::page::{Kind, Page};
 use crate::observe::status::{
     CacheAnswers, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, Reload, Status, StoreStatus,
+    WorkshopStatus,
 };
 
 pub(super) fn render(page: &mut Page, status: &Status) {
@@ -17,6 +18,21 @@ pub(super) fn render(page: &mut Page, status: &Status) {
     endpoints(page, &status.pools);
     cache(page, &status.cache);
     store(page, &status.store);
+    workshop(page, &status.workshop);
+}
+
+fn workshop(page: &mut Page, workshop: &WorkshopStatus) {
+    let help = "Orders for better children of stored responses that wait.";
+    page.single("tidegate_optimise_queue", Kind::Gauge, help, workshop.queued);
+    let help = "What came of making better children, by optimiser or coding.";
+    page.family("tidegate_optimised_total", Kind::Counter, help);
+    for made in &workshop.outcomes {
+        page.sample("", &[("filter", made.filter), ("outcome", made.outcome)], made.count);
+    }
+    let help = "Bytes by which better children are smaller than what they were made from.";
+    page.single("tidegate_optimise_saved_bytes_total", Kind::Counter, help, workshop.saved_bytes);
+    let help = "Pairs of optimiser and URL that are left out for having failed again and again.";
+    page.single("tidegate_optimise_quarantined", Kind::Gauge, help, workshop.quarantine.len());
 }
 
 fn process(page: &mut Page, status: &Status) {

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::{Answer, Client};
+use super::client::{Answer, Client, Request};
 use super::gate::{Watched, poll};
 use super::origin::Origin;
 
@@ -189,6 +189,12 @@ impl Tidegate {
     #[track_caller]
     pub fn admin(&self, target: &str) -> Answer {
         Client::connect(self.admin.expect("it runs")).get(target)
+    }
+
+    /// The same with POST and nothing in it.
+    #[track_caller]
+    pub fn admin_post(&self, target: &str) -> Answer {
+        Client::connect(self.admin.expect("it runs")).ask(&Request::new("POST", target))
     }
 
     #[track_caller]
