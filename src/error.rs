@@ -23,6 +23,8 @@ pub enum Retry {
     NothingSent,
     /// A kept-alive connection was closed before a byte of the answer came: the silent retry of RFC 9112 §9.3.1.
     StaleConnection,
+    /// The origin said that it did not look at the request (RFC 9113 §8.7): any request may be sent again, silently.
+    Unprocessed,
     /// Bytes went out and no head came back: safe only for idempotent methods (RFC 9110 §9.2.2).
     IfIdempotent,
     /// Never: part of the answer was seen, or the fault is the client's.

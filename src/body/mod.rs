@@ -6,6 +6,7 @@
 
 mod filtered;
 pub mod http1;
+pub mod http2;
 mod memory_file;
 mod message;
 mod parts;

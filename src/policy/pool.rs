@@ -44,6 +44,8 @@ pub struct PoolParams {
     pub timeouts: PoolTimeouts,
     /// `keep_alive`
     pub keep_alive: KeepAlive,
+    /// `protocol`
+    pub protocol: OriginProtocol,
 }
 
 /// One of `endpoints`.
@@ -101,6 +103,18 @@ pub enum HostHeader {
     Endpoint,
     /// This one.
     Name(String),
+}
+
+/// `protocol` of a pool: what is spoken to the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OriginProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: over TLS by ALPN, else by prior knowledge.
+    Http2,
+    /// What ALPN chooses; HTTP/1.1 without TLS.
+    Auto,
 }
 
 /// `timeouts` of a pool.

@@ -13,6 +13,9 @@
 //! silently: the origin closing an idle connection is no failure, so `on` is not asked and no attempt is counted
 //! (RFC 9112 §9.3.1). The method must be idempotent all the same, since the origin may have read the request.
 //!
+//! Neither is the origin's word that it has not looked at the request, in HTTP/2 (RFC 9113 §8.7): such a request is sent
+//! once more, silently, whatever its method; a second such word counts as a reset.
+//!
 //! In every case the body must still be whole. Bound: `attempts` plus the one silent retry.
 
 use http::Method;
@@ -114,11 +117,11 @@ pub fn may_retry(facts: &RetryFacts<'_>, params: &RetryParams) -> Result<Again, 
     if retry == Retry::No {
         return Err(NoRetry::Final);
     }
-    let silent = retry == Retry::StaleConnection && !facts.silent_used;
+    let silent = matches!(retry, Retry::StaleConnection | Retry::Unprocessed) && !facts.silent_used;
     if !silent && !is_wanted(facts.failure, params) {
         return Err(NoRetry::NotConfigured);
     }
-    if retry != Retry::NothingSent && !is_idempotent(facts.method) {
+    if !matches!(retry, Retry::NothingSent | Retry::Unprocessed) && !is_idempotent(facts.method) {
         return Err(NoRetry::NotIdempotent);
     }
     if !facts.replayable {
@@ -170,6 +173,7 @@ mod tests {
         let reset = error(ErrorKind::ConnectionReset, Retry::IfIdempotent);
         let late = error(ErrorKind::FirstByteTimeout, Retry::IfIdempotent);
         let stale = error(ErrorKind::ConnectionClosed, Retry::StaleConnection);
+        let unseen = error(ErrorKind::ConnectionClosed, Retry::Unprocessed);
         let cut = error(ErrorKind::ResponseTruncated, Retry::No);
         let busy = Failure::Status(503);
 
@@ -195,6 +199,8 @@ mod tests {
             (Failure::Status(504), &all, &get, Err(NoRetry::NotConfigured)),
             (stale, &none, &get, Ok(Again::Silent)),
             (stale, &base, &post, Err(NoRetry::NotIdempotent)),
+            (unseen, &none, &get, Ok(Again::Silent)),
+            (unseen, &none, &post, Ok(Again::Silent)),
             (cut, &all, &get, Err(NoRetry::Final)),
         ] {
             let facts = RetryFacts { failure, method, attempts: 1, silent_used: false, replayable: true };
@@ -215,6 +221,8 @@ mod tests {
             (Retry::StaleConnection, 2, false, Ok(Again::Silent)),
             (Retry::StaleConnection, 1, true, Ok(Again::Attempt)),
             (Retry::StaleConnection, 2, true, Err(NoRetry::AttemptsSpent)),
+            (Retry::Unprocessed, 2, false, Ok(Again::Silent)),
+            (Retry::Unprocessed, 2, true, Err(NoRetry::AttemptsSpent)),
         ] {
             let failure = error(ErrorKind::ConnectionClosed, retry);
             let facts = RetryFacts { failure, method: &Method::GET, attempts, silent_used, replayable: true };

@@ -233,6 +233,7 @@ fn build_pool(
                 ca_pem: tls.ca_pem.clone(),
                 client,
                 insecure: tls.insecure,
+                protocol: config.params.protocol,
             };
             if tls.insecure {
                 tracing::warn!(pool = config.params.name, "insecure = true: origin certificates are not verified");

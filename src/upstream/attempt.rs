@@ -13,7 +13,7 @@ use super::client::{Connections, Failure, OutRequest};
 use super::endpoint::Slot;
 use super::http1::{self, Head, RequestHead, Upload};
 use super::link::Link;
-use super::patience::{Awaited, Exceeded};
+use super::patience::Progress;
 use super::pool::{Pool, authority};
 use crate::body::{Body, Interim, Response};
 use crate::error::{ErrorKind, ProxyError, Retry, Stage};
@@ -124,19 +124,13 @@ async fn head(exchange: &mut Exchange, interim: &Interim) -> Result<Head, ErrorK
 
 /// Ready with the timeout that was hit while waiting for a head.
 fn poll_patience(exchange: &mut Exchange, cx: &mut Context<'_>) -> Poll<ErrorKind> {
-    let bounds = exchange.pool.params.timeouts;
-    let waiting = exchange.upload.as_ref().is_some_and(|upload| upload.waiting());
-    let sent = Awaited::Head(exchange.link.http.written());
-    let (awaited, silence, kind) = match (exchange.is_sent(), waiting) {
-        (true, _) => (sent, Some(bounds.first_byte), ErrorKind::FirstByteTimeout),
-        (false, false) => (sent, Some(bounds.idle), ErrorKind::WriteTimeout),
-        // A slow client is the listener's business.
-        (false, true) => (Awaited::Client, None, ErrorKind::BodyTimeout),
+    let progress = Progress {
+        sent: exchange.is_sent(),
+        waiting: exchange.upload.as_ref().is_some_and(|upload| upload.waiting()),
+        written: exchange.link.http.written(),
     };
-    exchange.link.patience.poll(cx, awaited, silence).map(|exceeded| match exceeded {
-        Exceeded::Silence => kind,
-        Exceeded::Total => ErrorKind::TotalTimeout,
-    })
+    let bounds = exchange.pool.params.timeouts;
+    exchange.link.patience.poll_head(cx, progress, &bounds)
 }
 
 /// Why a 101 is none: nobody asked for it, it is to another protocol than the one asked for, or it came before the whole
@@ -159,7 +153,7 @@ fn switch_fault(exchange: &Exchange, head: &Head, request: &OutRequest) -> Optio
 
 /// What a failed attempt is: `unsent` when nothing of the request went out, `stale` when a kept-alive connection gave no
 /// byte of an answer, `whole` when the request is as it was.
-fn failure(kind: ErrorKind, unsent: bool, stale: bool, whole: bool) -> Failure {
+pub(super) fn failure(kind: ErrorKind, unsent: bool, stale: bool, whole: bool) -> Failure {
     use ErrorKind as K;
     let retry = match kind {
         _ if !whole => Retry::No,

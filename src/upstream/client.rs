@@ -1,4 +1,4 @@
-//! The HTTP/1.1 client of one worker: pick, send, and the wait for the response head.
+//! The HTTP client of one worker: pick, send, and the wait for the response head.
 //!
 //! One attempt of one exchange is: [`Connections::pick`] a slot, [`Connections::send`] the request on an idle connection
 //! or a new one, read the answer's body. The timeouts of the pool hold throughout: `connect` for TCP and TLS, `idle` for
@@ -19,6 +19,7 @@ use http::{HeaderMap, Method};
 use super::attempt::Attempt;
 use super::connect::{connect, now};
 use super::endpoint::{Endpoint, InFlightGuard, Slot};
+use super::http2::{self, Acquired, Lease, Place, Sessions};
 use super::idle::IdleSets;
 use super::link::Link;
 use super::numbers::OwnNumbers;
@@ -27,7 +28,7 @@ use crate::body::{Body, Interim, Response};
 use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Retry, Source, Stage};
 use crate::policy::balance::{Balance, EndpointView, NoEndpoint, PickFacts, Picker};
-use crate::policy::pool::QueueParams;
+use crate::policy::pool::{OriginProtocol, QueueParams};
 
 /// A request as the origin is to see it.
 #[derive(Debug)]
@@ -94,9 +95,21 @@ pub struct Failure {
     pub replayable: bool,
 }
 
+/// What an exchange goes out on, and whether that was there before.
+struct Carried {
+    carrier: Carrier,
+    reused: bool,
+}
+
+enum Carrier {
+    Link(Box<Link>),
+    Stream(Lease),
+}
+
 /// One worker's connections and pick state. Not `Send`: a connection stays on the worker that opened it.
 pub struct Connections {
     idle: RefCell<IdleSets>,
+    http2: Sessions,
     /// Whose turn it is, per pool and algorithm; forgotten on reload.
     picks: RefCell<HashMap<(PoolId, Balance), Picker, OwnNumbers>>,
     /// Kept for its allocation.
@@ -123,6 +136,7 @@ impl Connections {
     pub fn new() -> Self {
         Self {
             idle: RefCell::default(),
+            http2: Sessions::default(),
             picks: RefCell::default(),
             views: RefCell::default(),
             coarse: Cell::new(now()),
@@ -212,26 +226,36 @@ impl Connections {
         let endpoint = Arc::clone(slot.guard.endpoint());
         let index = slot.index;
         let mut timings = Timings::default();
-        let idle = allow_reuse.then(|| self.idle.borrow_mut().checkout(pool, &endpoint, self.coarse.get())).flatten();
-        let reused = idle.is_some();
-        endpoint.count_attempt(reused);
-        let link = match idle {
-            Some(link) => link,
-            None => match open(pool, index, &endpoint, &mut timings).await {
-                Ok(link) => link,
-                Err(kind) => {
-                    endpoint.count_failure(kind);
-                    if pool.learns {
-                        pool.learn(&endpoint, now() - started, true);
-                    }
-                    let error = ProxyError::new(kind, Stage::Forward).with_retry(Retry::NothingSent);
-                    return Err(Failure { error, replayable: true });
-                }
-            },
+        let carrier = match pool.params.protocol {
+            OriginProtocol::Http2 => self.carrier(pool, index, &endpoint, allow_reuse, &mut timings).await,
+            OriginProtocol::Auto if pool.tls.is_some() => {
+                self.carrier(pool, index, &endpoint, allow_reuse, &mut timings).await
+            }
+            OriginProtocol::Http1 | OriginProtocol::Auto => {
+                self.link(pool, index, &endpoint, allow_reuse, &mut timings).await
+            }
         };
-        let connections = Rc::clone(self);
-        let attempt = Attempt { connections, pool: Arc::clone(pool), link, slot, started, reused };
-        let outcome = attempt.run(request).await;
+        let Carried { carrier, reused } = match carrier {
+            Ok(carried) => carried,
+            Err(kind) => {
+                endpoint.count_attempt(false);
+                endpoint.count_failure(kind);
+                if pool.learns {
+                    pool.learn(&endpoint, now() - started, true);
+                }
+                let error = ProxyError::new(kind, Stage::Forward).with_retry(Retry::NothingSent);
+                return Err(Failure { error, replayable: true });
+            }
+        };
+        endpoint.count_attempt(reused);
+        let shared = Arc::clone(pool);
+        let outcome = match carrier {
+            Carrier::Link(link) => {
+                let connections = Rc::clone(self);
+                Attempt { connections, pool: shared, link, slot, started, reused }.run(request).await
+            }
+            Carrier::Stream(lease) => http2::Attempt { pool: shared, lease, slot, started, reused }.run(request).await,
+        };
         timings.first_byte = now() - started;
         if pool.learns
             && let Some(failed) = counts_against(&outcome)
@@ -239,6 +263,51 @@ impl Connections {
             pool.learn(&endpoint, timings.first_byte, failed);
         }
         outcome.map(|response| Answer { response, reused, timings, index })
+    }
+
+    /// A connection that speaks HTTP/1.1: an idle one, or a new one.
+    async fn link(
+        &self,
+        pool: &Pool,
+        index: usize,
+        endpoint: &Arc<Endpoint>,
+        allow_reuse: bool,
+        timings: &mut Timings,
+    ) -> Result<Carried, ErrorKind> {
+        let idle = allow_reuse.then(|| self.idle.borrow_mut().checkout(pool, endpoint, self.coarse.get())).flatten();
+        let reused = idle.is_some();
+        let link = match idle {
+            Some(link) => link,
+            None => open(pool, index, endpoint, timings).await?,
+        };
+        Ok(Carried { carrier: Carrier::Link(link), reused })
+    }
+
+    /// A stream of an HTTP/2 connection, or, where the origin chose HTTP/1.1, a connection of that kind. A connection
+    /// that has died has said so to its task: streams need no word on which of them may be used again.
+    async fn carrier(
+        &self,
+        pool: &Pool,
+        index: usize,
+        endpoint: &Arc<Endpoint>,
+        allow_reuse: bool,
+        timings: &mut Timings,
+    ) -> Result<Carried, ErrorKind> {
+        let may_be_http1 = pool.params.protocol == OriginProtocol::Auto && !self.http2.are_there(pool, endpoint);
+        if may_be_http1 && allow_reuse {
+            let idle = self.idle.borrow_mut().checkout(pool, endpoint, self.coarse.get());
+            if let Some(link) = idle {
+                return Ok(Carried { carrier: Carrier::Link(link), reused: true });
+            }
+        }
+        let place = Place { pool, index, endpoint, limit: connect_limit(pool) };
+        Ok(match self.http2.acquire(place, timings).await? {
+            Acquired::Stream(lease, reused) => Carried { carrier: Carrier::Stream(lease), reused },
+            Acquired::Http1(stream) => {
+                let link = Link::new(stream, Arc::clone(endpoint), pool.params.timeouts.first_byte);
+                Carried { carrier: Carrier::Link(Box::new(link)), reused: false }
+            }
+        })
     }
 
     /// Drops idle connections that have ended or outlived `keep_alive.timeout`. The worker calls this each second.
@@ -250,21 +319,23 @@ impl Connections {
             self.idle.borrow_mut().sweep(now.mono);
             Poll::Ready(())
         });
+        self.http2.sweep(now.mono);
         let swept = tokio::task::coop::unconstrained(all).now_or_never();
         debug_assert!(swept.is_some(), "a sweep waits for nothing");
     }
 
     /// Follows a reload: drops the idle connections of endpoints `keep` does not want any more, and begins the turns of
     /// all pools anew.
-    pub fn retain(&self, keep: impl FnMut(&Endpoint) -> bool) {
-        self.idle.borrow_mut().retain(keep);
+    pub fn retain(&self, mut keep: impl FnMut(&Endpoint) -> bool) {
+        self.idle.borrow_mut().retain(&mut keep);
+        self.http2.retain(keep);
         self.picks.borrow_mut().clear();
     }
 
     /// How many idle connections there are.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.http2.idle()
     }
 
     /// Takes back the connection of a finished exchange.
@@ -278,7 +349,7 @@ impl Connections {
 fn counts_against(outcome: &Result<Response, Failure>) -> Option<bool> {
     match outcome {
         Ok(response) => Some(response.status.is_server_error()),
-        Err(failure) if failure.error.retry == Retry::StaleConnection => None,
+        Err(failure) if matches!(failure.error.retry, Retry::StaleConnection | Retry::Unprocessed) => None,
         Err(failure) => (failure.error.kind.row().source == Source::Upstream).then_some(true),
     }
 }
@@ -289,11 +360,14 @@ async fn open(
     endpoint: &Arc<Endpoint>,
     timings: &mut Timings,
 ) -> Result<Box<Link>, ErrorKind> {
-    let bounds = pool.params.timeouts;
-    let limit = bounds.total.map_or(bounds.connect, |total| total.min(bounds.connect));
-    let connected = connect(pool, index, limit).await?;
+    let connected = connect(pool, index, connect_limit(pool)).await?;
     endpoint.count_connect();
     timings.connect = Some(connected.connect);
     timings.tls = connected.tls;
-    Ok(Box::new(Link::new(connected.stream, Arc::clone(endpoint), bounds.first_byte)))
+    Ok(Box::new(Link::new(connected.stream, Arc::clone(endpoint), pool.params.timeouts.first_byte)))
+}
+
+fn connect_limit(pool: &Pool) -> Duration {
+    let bounds = pool.params.timeouts;
+    bounds.total.map_or(bounds.connect, |total| total.min(bounds.connect))
 }

@@ -10,9 +10,10 @@ use super::endpoint::Endpoint;
 use super::fault;
 use super::pool::Pool;
 use super::stream::{Plain, Stream};
+use super::tls::ALPN_H2;
 use crate::clock::Clock;
 use crate::error::ErrorKind;
-use crate::policy::pool::Address;
+use crate::policy::pool::{Address, OriginProtocol};
 
 /// Resolved addresses tried for one connection; the connect timeout spans them all.
 const ADDRESSES_TRIED: usize = 4;
@@ -22,6 +23,8 @@ pub(super) struct Connected {
     pub(super) stream: Stream,
     pub(super) connect: Duration,
     pub(super) tls: Option<Duration>,
+    /// HTTP/2 is to be spoken on it.
+    pub(super) http2: bool,
 }
 
 /// Opens a connection to endpoint `index` of `pool` within `limit` (name, TCP and TLS together).
@@ -43,11 +46,16 @@ async fn open(pool: &Pool, index: usize, endpoint: &Endpoint) -> Result<Connecte
     let opened = now();
     let connect = opened - started;
     let (Some(tls), Some(name)) = (&pool.tls, pool.server_name(index)) else {
-        return Ok(Connected { stream: Stream::Plain(plain), connect, tls: None });
+        let http2 = pool.params.protocol == OriginProtocol::Http2;
+        return Ok(Connected { stream: Stream::Plain(plain), connect, tls: None, http2 });
     };
     let handshake = TlsConnector::from(tls.config()).connect(name.clone(), plain).await;
     let stream = handshake.map_err(|error| fault::of_handshake(&error))?;
-    Ok(Connected { stream: Stream::Tls(Box::new(stream)), connect, tls: Some(now() - opened) })
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+    if !http2 && pool.params.protocol == OriginProtocol::Http2 {
+        return Err(ErrorKind::TlsHandshake);
+    }
+    Ok(Connected { stream: Stream::Tls(Box::new(stream)), connect, tls: Some(now() - opened), http2 })
 }
 
 async fn tcp(address: SocketAddr) -> Result<Plain, ErrorKind> {

@@ -15,13 +15,13 @@ use super::pool::Pool;
 
 /// What makes two connections interchangeable: the endpoint, and under which TLS identity it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
+pub(super) struct Key {
     endpoint: u64,
     tls: u64,
 }
 
 impl Key {
-    fn new(pool: &Pool, endpoint: &Endpoint) -> Self {
+    pub(super) fn new(pool: &Pool, endpoint: &Endpoint) -> Self {
         Self { endpoint: endpoint.id(), tls: pool.tls.as_ref().map_or(0, |tls| tls.id()) }
     }
 }

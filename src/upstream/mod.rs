@@ -1,4 +1,4 @@
-//! Sockets out: the endpoints of a pool, the HTTP/1.1 client that speaks to them, and the probes that watch them.
+//! Sockets out: the endpoints of a pool, the HTTP clients that speak to them, and the probes that watch them.
 //!
 //! Lives of things, longest first:
 //!
@@ -11,10 +11,11 @@
 //!
 //! The HTTP/1.1 client is our own (`http1`), as the server side is: it is polled inside the exchange's own task, so that
 //! a request costs no spawn and no hop between tasks, it refuses what could be read in two ways, and its buffers are
-//! lent by the worker, so that an idle connection holds none. Probes speak through the same code.
+//! lent by the worker, so that an idle connection holds none. HTTP/2 (`http2`) drives the `h2` crate, with one task for
+//! each connection. Probes speak through the same code.
 //!
 //! Retrying is not done here: [`Failure`] says what happened, whether anything was sent, and whether the request can be
-//! sent again. Deliberately absent: HTTP/2 to the origin, discovery by SRV.
+//! sent again. Deliberately absent: discovery by SRV.
 
 mod answer;
 mod attempt;
@@ -24,6 +25,7 @@ mod endpoint;
 mod farm;
 mod fault;
 mod http1;
+mod http2;
 mod idle;
 mod link;
 mod moment;

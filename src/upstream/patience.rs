@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 use super::connect::now;
+use crate::error::ErrorKind;
+use crate::policy::pool::PoolTimeouts;
 
 /// Which bound was hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,17 @@ pub(super) enum Awaited {
     Head(u64),
     /// The origin owes more of the body, after so many bytes moved either way.
     Body(u64),
+}
+
+/// How far a request has come whose head is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    /// All of it is with the connection.
+    pub(super) sent: bool,
+    /// The client owes the next piece.
+    pub(super) waiting: bool,
+    /// Bytes written.
+    pub(super) written: u64,
 }
 
 #[derive(Debug)]
@@ -52,6 +65,26 @@ impl Patience {
     pub(super) fn begin(&mut self, started: Instant, total: Option<Duration>) {
         self.since = started;
         self.total = total.and_then(|total| started.checked_add(total));
+    }
+
+    /// Ready with the timeout that was hit while waiting for a head.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: Progress,
+        bounds: &PoolTimeouts,
+    ) -> Poll<ErrorKind> {
+        let sent = Awaited::Head(progress.written);
+        let (awaited, silence, kind) = match (progress.sent, progress.waiting) {
+            (true, _) => (sent, Some(bounds.first_byte), ErrorKind::FirstByteTimeout),
+            (false, false) => (sent, Some(bounds.idle), ErrorKind::WriteTimeout),
+            // A slow client is the listener's business.
+            (false, true) => (Awaited::Client, None, ErrorKind::BodyTimeout),
+        };
+        self.poll(cx, awaited, silence).map(|exceeded| match exceeded {
+            Exceeded::Silence => kind,
+            Exceeded::Total => ErrorKind::TotalTimeout,
+        })
     }
 
     /// Ready when `awaited` has been the same for `silence` (`None` = for ever), or the total is used up. Cost while

@@ -16,20 +16,27 @@ use http::{HeaderMap, Method};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::client::OutRequest;
 use super::connect::connect;
 use super::endpoint::{Endpoint, ProbeRecord};
 use super::http1::{Connection, RequestHead};
+use super::http2::{self, Place};
 use super::pool::{Pool, authority};
 use crate::body::http1::{Decoded, Framing};
+use crate::body::{Body, Interim};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::policy::balance::AdminState;
 use crate::policy::health::HealthParams;
 use crate::policy::health::active::{ActiveHealth, Transition, first_delay, next_delay};
 use crate::policy::pool::Address;
+use bytes::Bytes;
 
 /// Bytes of body a probe reads; an endpoint whose health page is larger is not what was meant.
 const BODY_BYTES: usize = 64 * 1024;
+
+/// What probes say they are.
+const AGENT: &str = "tidegate-probe";
 
 /// How often names are asked for again. The resolver's own cache honours the records' TTL.
 const NAME_REFRESH: Duration = Duration::from_secs(10);
@@ -199,6 +206,10 @@ async fn probe(pool: &Pool, index: usize, params: &HealthParams) -> ProbeRecord 
     let started = Clock::System.now();
     let ask = async {
         let connected = connect(pool, index, params.timeout).await?;
+        if connected.http2 {
+            let head = question(pool, index, params)?;
+            return Ok(http2::ask(connected.stream, head, Bytes::new(), BODY_BYTES).await?.status().as_u16());
+        }
         let mut http = Connection::new(connected.stream, None);
         write(&mut http, pool, index, params)?;
         read(&mut http).await
@@ -213,12 +224,26 @@ async fn probe(pool: &Pool, index: usize, params: &HealthParams) -> ProbeRecord 
     ProbeRecord { at, took: at.since(started), status, fault }
 }
 
+/// The question as HTTP/2 has it.
+fn question(pool: &Pool, index: usize, params: &HealthParams) -> Result<http::Request<()>, ErrorKind> {
+    let endpoint = pool.endpoints.get(index).ok_or(ErrorKind::NoEndpoint)?;
+    let request = OutRequest {
+        method: Method::GET,
+        target: Bytes::copy_from_slice(params.path.as_bytes()),
+        headers: HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]),
+        body: Body::Empty,
+        interim: Interim::default(),
+        upgrade: false,
+    };
+    http2::head(&request, Place { pool, index, endpoint, limit: params.timeout }, None)
+}
+
 /// Puts the question into the outbox.
 fn write(http: &mut Connection, pool: &Pool, index: usize, params: &HealthParams) -> Result<(), ErrorKind> {
     let own = pool.endpoints.get(index).map(|endpoint| authority(endpoint.address())).unwrap_or_default();
     let host = pool.host(index).cloned().or_else(|| HeaderValue::try_from(own).ok());
     let headers = HeaderMap::from_iter([
-        (USER_AGENT, HeaderValue::from_static("tidegate-probe")),
+        (USER_AGENT, HeaderValue::from_static(AGENT)),
         (CONNECTION, HeaderValue::from_static("close")),
     ]);
     let unusable = ErrorKind::Internal("health_path_unusable");

@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::error::{ErrorKind, ProxyError, Retry, Stage};
 use crate::policy::balance::{AdminState, Balance};
 use crate::policy::health::HealthParams;
-use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, PoolParams, PoolTimeouts};
+use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, OriginProtocol, PoolParams, PoolTimeouts};
 use crate::policy::retry::RetryParams;
 
 /// What the origin does next on a connection.
@@ -227,6 +227,7 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
             total: None,
         },
         keep_alive: KeepAlive::default(),
+        protocol: OriginProtocol::Http1,
     };
     edit(&mut params);
     Arc::new(Pool::build(params, None, None, &farm()))
@@ -929,7 +930,7 @@ async fn origins_are_verified_unless_told_otherwise() {
             Anyone => None,
         };
         let server_name = server_name.map(str::to_owned);
-        let spec = TlsSpec { insecure: ca_pem.is_none(), ca_pem, server_name, client: None };
+        let spec = TlsSpec { insecure: ca_pem.is_none(), ca_pem, server_name, ..TlsSpec::default() };
         let (worker, pool) = (Rc::new(Connections::new()), secure(&origin, spec));
         assert_eq!(outcome(&worker, &pool, get()).await, expected, "{name}");
         assert_eq!(pool.endpoints[0].in_flight(), 0, "{name}");

@@ -1,7 +1,7 @@
 //! TLS towards the origins: one client identity per pool.
 //!
-//! The origin is verified against the system's roots or a private CA, TLS 1.2 and 1.3, ALPN `http/1.1`. Sessions are
-//! resumed per server name; a reload that leaves the `tls` table alone keeps them (see `Pool::build`).
+//! The origin is verified against the system's roots or a private CA, TLS 1.2 and 1.3, ALPN by the pool's `protocol`.
+//! Sessions are resumed per server name; a reload that leaves the `tls` table alone keeps them (see `Pool::build`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::policy::pool::OriginProtocol;
+
+/// ALPN names (RFC 7301).
+pub(super) const ALPN_H2: &[u8] = b"h2";
+const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// Server names whose sessions are kept per pool; each keeps a handful of tickets.
 const RESUMED_NAMES: usize = 256;
@@ -27,6 +33,8 @@ pub struct TlsSpec {
     pub client: Option<(Vec<u8>, Vec<u8>)>,
     /// `insecure`: do not verify.
     pub insecure: bool,
+    /// `protocol` of the pool: what ALPN offers.
+    pub protocol: OriginProtocol,
 }
 
 impl std::fmt::Debug for TlsSpec {
@@ -37,6 +45,7 @@ impl std::fmt::Debug for TlsSpec {
             .field("private_ca", &self.ca_pem.is_some())
             .field("client_certificate", &self.client.is_some())
             .field("insecure", &self.insecure)
+            .field("protocol", &self.protocol)
             .finish()
     }
 }
@@ -101,7 +110,12 @@ impl ClientTls {
                 builder.with_client_auth_cert(chain, key).map_err(|fault| TlsFault::ClientKey(fault.to_string()))?
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let offered: &[&[u8]] = match spec.protocol {
+            OriginProtocol::Http1 => &[ALPN_HTTP1],
+            OriginProtocol::Http2 => &[ALPN_H2],
+            OriginProtocol::Auto => &[ALPN_H2, ALPN_HTTP1],
+        };
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(RESUMED_NAMES);
         Ok(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), spec, config: Arc::new(config) })
     }

@@ -47,6 +47,8 @@ mod balancing;
 mod queueing;
 // All of it at once, every body verified.
 mod churn;
+// What is spoken to the origins: HTTP/2, gRPC, tunnels.
+mod protocols;
 // Edits of a running configuration.
 mod reload;
 // Bounds on what a client may send and how long it may take.

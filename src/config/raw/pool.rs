@@ -39,7 +39,8 @@ table! {
         timeouts: RawPoolTimeouts [nested],
         /// Idle connections to the origin, per endpoint and worker.
         keep_alive: RawKeepAlive [nested],
-        /// What is spoken to the origin.
+        /// What is spoken to the origin: h2 over TLS by ALPN, else by prior knowledge; auto is what ALPN chooses, and
+        /// http/1.1 without TLS.
         protocol: RawOriginProtocol = RawOriginProtocol::Http1,
         /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
         tls: RawPoolTls,
@@ -103,8 +104,9 @@ words! {
     /// `protocol`
     RawOriginProtocol {
         "http/1.1" => Http1,
+        "h2" => Http2,
+        "auto" => Auto,
     }
-    later { "h2", "auto" }
 }
 
 table! {

@@ -18,14 +18,14 @@ use crate::policy::balance::hash::HashBy;
 use crate::policy::balance::sticky::{SameSite, StickyParams};
 use crate::policy::balance::{AdminState, Balance};
 use crate::policy::health::HealthParams;
-use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, PoolParams, PoolTimeouts, QueueParams};
+use crate::policy::pool::{
+    Address, EndpointParams, HostHeader, KeepAlive, OriginProtocol, PoolParams, PoolTimeouts, QueueParams,
+};
 use crate::policy::retry::RetryParams;
 
 impl Validation<'_> {
     /// One pool.
     pub(super) fn pool(&mut self, raw: &Given<RawPool>) -> PoolConfig {
-        // The only protocol there is yet.
-        let RawOriginProtocol::Http1 = raw.protocol.value;
         let (endpoints, endpoints_at) = self.endpoints(items(&raw.endpoints));
         let params = PoolParams {
             name: raw.name.given().map(|name| name.value.0.clone()).unwrap_or_default(),
@@ -56,6 +56,11 @@ impl Validation<'_> {
             keep_alive: KeepAlive {
                 idle: raw.keep_alive.idle.get::<u32>() as usize,
                 timeout: raw.keep_alive.timeout.0,
+            },
+            protocol: match raw.protocol.value {
+                RawOriginProtocol::Http1 => OriginProtocol::Http1,
+                RawOriginProtocol::Http2 => OriginProtocol::Http2,
+                RawOriginProtocol::Auto => OriginProtocol::Auto,
             },
         };
         PoolConfig { params, tls: raw.tls.given().map(|tls| self.pool_tls(tls)), endpoints_at }

@@ -10,9 +10,7 @@
 //! | `mod` | the connection: limits, floods, silence, GOAWAY |
 //! | `stream` | one exchange: handler, interim heads, response |
 //! | `request` | what the crate leaves to check, and the request body |
-//! | `cork` | one write a turn |
 
-mod cork;
 mod request;
 mod stream;
 
@@ -27,11 +25,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
 
-use self::cork::{Cork, Corked, cork};
 use super::connection::Connection;
 use super::timer::{Side, Timer};
 use super::transport::Transport;
 use super::{Handler, Phase};
+use crate::body::http2::{Cork, Corked, cork};
 
 /// Bytes of one stream's body the client may send ahead.
 const STREAM_WINDOW: u32 = 256 * 1024;

@@ -34,5 +34,5 @@ mod upload;
 
 pub(super) use connection::Connection;
 pub(super) use head::Head;
-pub(super) use request::{RequestHead, framing};
+pub(super) use request::{RequestHead, framing, is_writable};
 pub(super) use upload::Upload;

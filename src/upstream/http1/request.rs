@@ -28,11 +28,16 @@ pub(in crate::upstream) fn framing(body: &Body) -> Framing {
     }
 }
 
+/// True when `target` can stand in a request line: nothing in it ends the target, or the line.
+pub(in crate::upstream) fn is_writable(target: &[u8]) -> bool {
+    let rooted = target.first() == Some(&b'/') || target == b"*";
+    rooted && target.iter().all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#')
+}
+
 impl RequestHead<'_> {
-    /// True when the target can stand in a request line: nothing in it ends the target, or the line.
+    /// See [`is_writable`].
     pub(in crate::upstream) fn is_writable(&self) -> bool {
-        let rooted = self.target.first() == Some(&b'/') || self.target == b"*";
-        rooted && self.target.iter().all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#')
+        is_writable(self.target)
     }
 
     /// Appends the head. Cost: no allocation while `to` has room.

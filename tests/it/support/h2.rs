@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -98,6 +99,69 @@ impl Client {
     }
 }
 
+/// One stream on which both sides talk at once.
+pub struct Both {
+    runtime: Runtime,
+    up: SendStream<Bytes>,
+    down: RecvStream,
+    heard: Vec<u8>,
+}
+
+impl Both {
+    /// POSTs to `target` and waits for the head of the answer, with nothing of the body said yet.
+    pub fn open(address: SocketAddr, target: &str) -> Self {
+        let request = http::Request::post(format!("http://{HOST}{target}")).header("te", "trailers");
+        Self::begin(address, request.body(()).unwrap())
+    }
+
+    pub fn begin(address: SocketAddr, request: http::Request<()>) -> Self {
+        let Client { runtime, sender, .. } = Client::connect(address);
+        let opening = async {
+            let (response, up) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+            (up, response.await.unwrap().into_body())
+        };
+        let (up, down) =
+            runtime.block_on(async { timeout(PATIENCE, opening).await }).expect("a head while nothing was said");
+        Self { runtime, up, down, heard: Vec::new() }
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.up.send_data(Bytes::copy_from_slice(text.as_bytes()), false).unwrap();
+    }
+
+    pub fn end(&mut self, trailers: &[(&'static str, &'static str)]) {
+        let pairs = trailers.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
+        self.up.send_trailers(HeaderMap::from_iter(pairs)).unwrap();
+    }
+
+    /// The next `length` bytes.
+    #[track_caller]
+    pub fn hear(&mut self, length: usize) -> String {
+        let Self { runtime, down, heard, .. } = self;
+        let hearing = async {
+            while heard.len() < length {
+                let piece = down.data().await.expect("more").unwrap();
+                let _ = down.flow_control().release_capacity(piece.len());
+                heard.extend_from_slice(&piece);
+            }
+        };
+        runtime.block_on(async { timeout(PATIENCE, hearing).await }).expect("an answer in time");
+        String::from_utf8(heard.drain(..length).collect()).unwrap()
+    }
+
+    /// What ends the answer.
+    #[track_caller]
+    pub fn trailers(&mut self) -> Fields {
+        let Self { runtime, down, .. } = self;
+        let ending = async {
+            assert!(down.data().await.is_none(), "nothing more");
+            down.trailers().await.unwrap()
+        };
+        let trailers = runtime.block_on(async { timeout(PATIENCE, ending).await }).expect("an end in time");
+        trailers.as_ref().map(fields).unwrap_or_default()
+    }
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
@@ -139,7 +203,8 @@ async fn receive(mut stream: ResponseFuture) -> Answer {
     answer
 }
 
-fn fields(map: &HeaderMap) -> Fields {
+/// The fields of a message of the `h2` crate.
+pub fn fields(map: &HeaderMap) -> Fields {
     let pair = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };

@@ -74,12 +74,23 @@ impl Setup {
         self.try_start(text).unwrap_or_else(|(status, words)| panic!("Tidegate did not start: {status}\n{words}"))
     }
 
+    /// The same with one worker, where it matters which connections a worker has.
+    #[track_caller]
+    pub fn start_alone(self, text: &str) -> Tidegate {
+        let base = self.base().replace("workers = 2", "workers = 1");
+        let started = self.file("tidegate.toml", format!("{base}{text}")).try_start_file("tidegate.toml");
+        started.unwrap_or_else(|(status, words)| panic!("Tidegate did not start: {status}\n{words}"))
+    }
+
     /// The same, for a configuration that may be refused: then its exit status and what it said on stderr.
     #[track_caller]
     pub fn try_start(self, text: &str) -> Result<Tidegate, (ExitStatus, String)> {
-        let state = self.dir.path().join("state");
-        let base = BASE.replace("STATE", &state.display().to_string());
+        let base = self.base();
         self.file("tidegate.toml", format!("{base}{text}")).try_start_file("tidegate.toml")
+    }
+
+    fn base(&self) -> String {
+        BASE.replace("STATE", &self.dir.path().join("state").display().to_string())
     }
 
     /// The same for a configuration that is a whole already.

@@ -1,7 +1,7 @@
 //! A connection that gathers what the `h2` crate writes and lets go of it once per turn.
 //!
 //! The crate flushes one DATA frame at a time, which costs a system call, and a TLS record set, per response. Here its
-//! writes are appended to a buffer and its flushes do nothing; the driver flushes when the crate has nothing more to say.
+//! writes are appended to a buffer and its flushes do nothing; whoever drives the connection flushes when the crate has nothing more to say.
 //! The buffer holds at most [`FULL`] bytes and one frame: a full buffer is written before more is taken.
 
 use std::cell::RefCell;
@@ -13,18 +13,21 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::body::http1::{borrow_buffer, return_buffer};
+use super::super::http1::{borrow_buffer, return_buffer};
 
 /// Bytes gathered at most before they are written.
 const FULL: usize = 128 * 1024;
 
+#[derive(Debug)]
 struct State<S> {
     io: S,
     /// Read before the crate took over.
     first: BytesMut,
     gathered: BytesMut,
-    /// Bytes the client has sent so far.
+    /// Bytes the peer has sent so far.
     received: u64,
+    /// Bytes the transport has taken so far.
+    written: u64,
     /// The transport may hold something back.
     unflushed: bool,
 }
@@ -38,6 +41,7 @@ impl<S: AsyncWrite + Unpin> State<S> {
             }
             *progress = true;
             self.unflushed = true;
+            self.written += written as u64;
             self.gathered.advance(written);
         }
         return_buffer(&mut self.gathered);
@@ -50,29 +54,42 @@ impl<S: AsyncWrite + Unpin> State<S> {
 }
 
 /// What the `h2` crate reads from and writes to.
-pub(super) struct Corked<S>(Rc<RefCell<State<S>>>);
+#[derive(Debug)]
+pub struct Corked<S>(Rc<RefCell<State<S>>>);
 
-/// The driver's hand on it.
-pub(super) struct Cork<S>(Rc<RefCell<State<S>>>);
+/// The hand of whoever drives it.
+#[derive(Debug)]
+pub struct Cork<S>(Rc<RefCell<State<S>>>);
 
 /// A corked connection from which `first` was read already.
-pub(super) fn cork<S>(io: S, first: BytesMut) -> (Corked<S>, Cork<S>) {
-    let state = State { io, first, gathered: BytesMut::new(), received: 0, unflushed: false };
+#[must_use]
+pub fn cork<S>(io: S, first: BytesMut) -> (Corked<S>, Cork<S>) {
+    let state = State { io, first, gathered: BytesMut::new(), received: 0, written: 0, unflushed: false };
     let state = Rc::new(RefCell::new(state));
     (Corked(Rc::clone(&state)), Cork(state))
 }
 
 impl<S: AsyncWrite + Unpin> Cork<S> {
     /// Writes what was gathered; `progress` is set when any byte moved.
-    pub(super) fn poll_release(&self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<io::Result<()>> {
+    ///
+    /// # Errors
+    /// The transport's.
+    pub fn poll_release(&self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_drain(cx, progress)
     }
 }
 
 impl<S> Cork<S> {
-    /// Bytes the client has sent so far, but for those read before the crate took over.
-    pub(super) fn received(&self) -> u64 {
+    /// Bytes the peer has sent so far, but for those read before the crate took over.
+    #[must_use]
+    pub fn received(&self) -> u64 {
         self.0.borrow().received
+    }
+
+    /// Bytes written to the peer so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.0.borrow().written
     }
 }
 

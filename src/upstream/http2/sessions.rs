@@ -1,0 +1,317 @@
+//! A worker's connections per endpoint, and who gets the next stream.
+//!
+//! The first connection with room takes it, so that what is more than needed falls idle and ages out. When all are full
+//! one request opens another, up to `keep_alive.idle` of them, and the others wait: for that one, for the SETTINGS that
+//! tell how many streams it takes, or for a stream that ends. A wait lasts `timeouts.connect` at most, and
+//! [`WAITERS`] wait at most.
+//!
+//! With `protocol = "auto"` the first connection to an endpoint tells what it speaks; while that is HTTP/1.1, everyone
+//! opens connections of their own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::session::Session;
+use crate::error::ErrorKind;
+use crate::policy::pool::OriginProtocol;
+use crate::upstream::client::Timings;
+use crate::upstream::connect::{Connected, connect};
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::idle::Key;
+use crate::upstream::numbers::OwnNumbers;
+use crate::upstream::pool::Pool;
+use crate::upstream::stream::Stream;
+
+/// Exchanges of one worker that may wait for a stream to one endpoint; the next one is told that the pool is full.
+const WAITERS: usize = 1024;
+
+/// All HTTP/2 connections of one worker.
+#[derive(Debug, Default)]
+pub(in crate::upstream) struct Sessions(RefCell<HashMap<Key, Rc<Set>, OwnNumbers>>);
+
+/// What a request may go out on.
+#[derive(Debug)]
+pub(in crate::upstream) enum Acquired {
+    /// A stream of a connection; `true` when the connection was there before.
+    Stream(Lease, bool),
+    /// `protocol = "auto"`, and the origin chose HTTP/1.1.
+    Http1(Stream),
+}
+
+/// Where a stream is wanted.
+#[derive(Clone, Copy)]
+pub(in crate::upstream) struct Place<'a> {
+    pub(in crate::upstream) pool: &'a Pool,
+    pub(in crate::upstream) index: usize,
+    pub(in crate::upstream) endpoint: &'a Arc<Endpoint>,
+    /// Connect and wait, together.
+    pub(in crate::upstream) limit: Duration,
+}
+
+impl Sessions {
+    /// A stream to an endpoint, on a connection that is there, or on a new one.
+    ///
+    /// # Errors
+    /// Connect, DNS and TLS kinds; `PoolFull` when no stream became free in time. Nothing was sent in any of them.
+    pub(in crate::upstream) async fn acquire(
+        &self,
+        place: Place<'_>,
+        timings: &mut Timings,
+    ) -> Result<Acquired, ErrorKind> {
+        let set = self.set(place.pool, place.endpoint);
+        match tokio::time::timeout(place.limit, set.acquire(place, timings)).await {
+            Ok(outcome) => outcome,
+            Err(_) if set.is_full() => Err(ErrorKind::PoolFull),
+            Err(_) => Err(ErrorKind::ConnectTimeout),
+        }
+    }
+
+    /// True when the endpoint has connections that speak HTTP/2.
+    pub(in crate::upstream) fn are_there(&self, pool: &Pool, endpoint: &Endpoint) -> bool {
+        let sets = self.0.borrow();
+        sets.get(&Key::new(pool, endpoint)).is_some_and(|set| !set.sessions.borrow().is_empty())
+    }
+
+    /// Closes what has idled for too long.
+    pub(in crate::upstream) fn sweep(&self, now: Instant) {
+        self.0.borrow_mut().retain(|_, set| {
+            set.retire(|session| session.idle_since().is_some_and(|since| now >= since + set.kept.get()));
+            !set.is_unused()
+        });
+    }
+
+    /// Closes the connections of endpoints that are not wanted any more, each when its last stream has ended.
+    pub(in crate::upstream) fn retain(&self, mut keep: impl FnMut(&Endpoint) -> bool) {
+        self.0.borrow_mut().retain(|_, set| {
+            let wanted = keep(&set.endpoint);
+            if !wanted {
+                set.retire(|_| true);
+            }
+            wanted
+        });
+    }
+
+    /// Connections without a stream.
+    pub(in crate::upstream) fn idle(&self) -> usize {
+        let idle =
+            |set: &Rc<Set>| set.sessions.borrow().iter().filter(|session| session.idle_since().is_some()).count();
+        self.0.borrow().values().map(idle).sum()
+    }
+
+    fn set(&self, pool: &Pool, endpoint: &Arc<Endpoint>) -> Rc<Set> {
+        let mut sets = self.0.borrow_mut();
+        let set = sets.entry(Key::new(pool, endpoint)).or_insert_with(|| Rc::new(Set::new(Arc::clone(endpoint))));
+        let keep_alive = pool.params.keep_alive;
+        set.kept.set(if keep_alive.idle == 0 { Duration::ZERO } else { keep_alive.timeout });
+        Rc::clone(set)
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.0.borrow().values().for_each(|set| set.retire(|_| true));
+    }
+}
+
+/// The connections to one endpoint.
+#[derive(Debug)]
+pub(super) struct Set {
+    endpoint: Arc<Endpoint>,
+    sessions: RefCell<Vec<Rc<Session>>>,
+    /// Connections being opened.
+    opening: Cell<usize>,
+    /// How the last attempt to open one failed, and which one it was.
+    failed: Cell<(u64, Option<ErrorKind>)>,
+    /// The last connection chose HTTP/1.1.
+    http1: Cell<bool>,
+    waiting: Cell<usize>,
+    changed: Notify,
+    /// How long an idle connection is kept.
+    kept: Cell<Duration>,
+}
+
+impl Set {
+    fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self {
+            endpoint,
+            sessions: RefCell::default(),
+            opening: Cell::new(0),
+            failed: Cell::new((0, None)),
+            http1: Cell::new(false),
+            waiting: Cell::new(0),
+            changed: Notify::new(),
+            kept: Cell::new(Duration::ZERO),
+        }
+    }
+
+    async fn acquire(self: &Rc<Self>, place: Place<'_>, timings: &mut Timings) -> Result<Acquired, ErrorKind> {
+        // Whoever waits was here before.
+        let mut waited = self.waiting.get() == 0;
+        loop {
+            if waited && let Some(lease) = self.take() {
+                if self.waiting.get() > 0 && self.has_room() {
+                    self.changed.notify_one();
+                }
+                return Ok(Acquired::Stream(lease, true));
+            }
+            if self.may_open(place.pool) {
+                return self.open(place, timings).await;
+            }
+            if self.waiting.get() >= WAITERS {
+                return Err(ErrorKind::PoolFull);
+            }
+            self.wait().await?;
+            waited = true;
+        }
+    }
+
+    /// A stream of the first connection with room.
+    fn take(self: &Rc<Self>) -> Option<Lease> {
+        let sessions = self.sessions.borrow();
+        let session = sessions.iter().find(|session| session.has_room())?;
+        Some(Lease::new(Rc::clone(session), Rc::clone(self)))
+    }
+
+    /// One at a time, unless each gives room for one exchange only.
+    fn may_open(&self, pool: &Pool) -> bool {
+        if pool.params.protocol == OriginProtocol::Auto && self.http1.get() {
+            return true;
+        }
+        let sessions = self.sessions.borrow();
+        let all_known = self.opening.get() == 0 && sessions.iter().all(|session| session.is_settled());
+        all_known && sessions.len() < pool.params.keep_alive.idle.max(1) && !self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
+        self.sessions.borrow().iter().any(|session| session.has_room())
+    }
+
+    /// True when there are connections, and what they take is taken.
+    fn is_full(&self) -> bool {
+        let sessions = self.sessions.borrow();
+        !sessions.is_empty() && sessions.iter().all(|session| session.is_settled() && !session.has_room())
+    }
+
+    /// Opens a connection. Others wait for it meanwhile, and hear of its failure.
+    async fn open(self: &Rc<Self>, place: Place<'_>, timings: &mut Timings) -> Result<Acquired, ErrorKind> {
+        let opening = Opening::new(self);
+        let Connected { stream, connect: took, tls, http2 } = match connect(place.pool, place.index, place.limit).await
+        {
+            Ok(connected) => connected,
+            Err(kind) => {
+                self.failed.set((self.failed.get().0 + 1, Some(kind)));
+                return Err(kind);
+            }
+        };
+        place.endpoint.count_connect();
+        (timings.connect, timings.tls) = (Some(took), tls);
+        self.http1.set(!http2);
+        if !http2 {
+            return Ok(Acquired::Http1(stream));
+        }
+        let session = Session::start(stream, place.endpoint, self).await?;
+        let lease = Lease::new(Rc::clone(&session), Rc::clone(self));
+        self.sessions.borrow_mut().push(session);
+        drop(opening);
+        Ok(Acquired::Stream(lease, false))
+    }
+
+    /// Until something has changed.
+    async fn wait(&self) -> Result<(), ErrorKind> {
+        let before = self.failed.get().0;
+        let _waiting = Waiting::new(self);
+        self.changed.notified().await;
+        match self.failed.get() {
+            (count, Some(kind)) if count > before => Err(kind),
+            _ => Ok(()),
+        }
+    }
+
+    /// Wakes all who wait.
+    pub(super) fn tell_all(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Forgets a connection that has ended.
+    pub(super) fn remove(&self, session: &Rc<Session>) {
+        self.sessions.borrow_mut().retain(|kept| !Rc::ptr_eq(kept, session));
+        self.tell_all();
+    }
+
+    fn retire(&self, which: impl Fn(&Session) -> bool) {
+        self.sessions.borrow_mut().retain(|session| {
+            let retired = which(session) || !session.takes_streams();
+            if retired {
+                session.retire();
+            }
+            !retired
+        });
+    }
+
+    /// True when nothing would be lost with it.
+    fn is_unused(&self) -> bool {
+        self.sessions.borrow().is_empty() && self.opening.get() == 0 && self.waiting.get() == 0
+    }
+}
+
+/// Counts a connection that is being opened.
+struct Opening<'a>(&'a Set);
+
+impl<'a> Opening<'a> {
+    fn new(set: &'a Set) -> Self {
+        set.opening.set(set.opening.get() + 1);
+        Self(set)
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.set(self.0.opening.get() - 1);
+        self.0.tell_all();
+    }
+}
+
+/// Counts a request that waits.
+struct Waiting<'a>(&'a Set);
+
+impl<'a> Waiting<'a> {
+    fn new(set: &'a Set) -> Self {
+        set.waiting.set(set.waiting.get() + 1);
+        Self(set)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+/// The right to one stream of a connection; given back on drop.
+#[derive(Debug)]
+pub(in crate::upstream) struct Lease {
+    pub(super) session: Rc<Session>,
+    set: Rc<Set>,
+}
+
+impl Lease {
+    fn new(session: Rc<Session>, set: Rc<Set>) -> Self {
+        session.begin_stream();
+        Self { session, set }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.session.end_stream();
+        if self.set.kept.get().is_zero() && self.session.idle_since().is_some() {
+            self.session.retire();
+        }
+        self.set.changed.notify_one();
+    }
+}
