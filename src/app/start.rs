@@ -270,7 +270,10 @@ fn raise_descriptors() {
 async fn housekeep(store: Store) {
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
-        tick.tick().await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = store.due() => {}
+        }
         store.housekeep();
     }
 }

@@ -415,7 +415,8 @@ impl Judge<'_> {
                 }
             }
             Err(reason) => {
-                store.invalidate(key.uri);
+                // Of very many, the last go a moment later; nothing here waits for them.
+                drop(self.worker.shared.purger.invalidate(key.uri));
                 (Arc::clone(base), Err(reason.token()))
             }
         }

@@ -109,7 +109,10 @@ pub(super) async fn invalidate(exchange: &Exchange, response: &Response) {
         let also = also.filter_map(|named| uri::normalise(&Bytes::from(named)).ok());
         for uri in std::iter::once(exchange.uri.clone()).chain(also) {
             for stored in snapshot.uris(&host, &uri, shared.store.seeds()) {
-                shared.store.invalidate(stored);
+                if let Some(others) = shared.purger.invalidate(stored) {
+                    // It fails only when the process ends.
+                    let _ = others.await;
+                }
             }
         }
     }

@@ -190,7 +190,7 @@ pub struct Life {
     pinned: AtomicBool,
     /// It was searched for such digests.
     searched: AtomicBool,
-    /// Guards `dead` against a child that is adopted, or a mark that is entered, while it dies.
+    /// Guards `dead` against a child that is adopted, a mark that is entered or a turn that is taken while it dies.
     belongings: Mutex<Belongings>,
 }
 
@@ -203,6 +203,8 @@ struct Belongings {
     children: Vec<ChildKind>,
     /// What the index has it under.
     marks: Arc<[Mark]>,
+    /// Its turn in the queue of its share, once it is stored.
+    turn: Option<u64>,
 }
 
 impl Life {
@@ -242,6 +244,14 @@ impl Life {
         }
         for mark in former.iter().filter(|mark| marks.binary_search(mark).is_err()) {
             ledger.index.remove(*mark, self.id);
+        }
+    }
+
+    /// Goes to the end of its share's queue. Nothing happens once it is gone.
+    pub(super) fn line_up(self: &Arc<Self>) {
+        let mut belongings = lock(&self.belongings);
+        if !belongings.gone {
+            belongings.turn = Some(self.share().enqueue(self));
         }
     }
 
@@ -393,23 +403,21 @@ impl Life {
         &self.charge
     }
 
-    /// Corrects what it is charged.
-    pub(super) fn charge(&self, bytes: u64) {
-        self.charge.set(bytes);
-    }
-
-    /// Ends it: gives its bytes back, takes it out of the index and hands its children to housekeeping. Returns false when
+    /// Ends it: gives its bytes back, takes it out of queue and index and hands its children to housekeeping. Returns false when
     /// that was done already.
     pub(super) fn retire(&self) -> bool {
         let mut belongings = lock(&self.belongings);
         self.dead.store(true, Ordering::Release);
-        let Belongings { gone, children, marks } = std::mem::take(&mut *belongings);
+        let Belongings { gone, children, marks, turn } = std::mem::take(&mut *belongings);
         belongings.gone = true;
         drop(belongings);
         if gone {
             return false;
         }
         self.charge.release();
+        if let Some(turn) = turn {
+            self.share().dequeue(turn);
+        }
         if let Some(ledger) = self.share().ledger() {
             marks.iter().for_each(|mark| ledger.index.remove(*mark, self.id));
             ledger.add_orphans(children.into_iter().map(|kind| Place::Child(self.id, kind)));

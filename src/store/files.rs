@@ -104,14 +104,25 @@ impl Store {
         hold.set(base.body().remaining());
         let body = base.body().in_file(Arc::new(Seat { open: Arc::clone(&files.open), _hold: hold }))?;
         let life = base.life();
+        if self.reserve(life.share(), life.entry(), base.with_body(body.clone()).bytes()).is_err() {
+            return Ok(());
+        }
+        let mut bytes = None;
         self.0.memory.update(Place::Primary(life.key().hash), |slot| {
             // Its head may be a newer one by now; its body is the same for all of its life.
             let moved = |kept: &Arc<Base>| match kept.life().id() == life.id() {
-                true => Arc::new(kept.with_body(body.clone())),
+                true => {
+                    let moved = kept.with_body(body.clone());
+                    bytes = Some(moved.bytes());
+                    Arc::new(moved)
+                }
                 false => Arc::clone(kept),
             };
             slot.filter(|_| !life.is_dead()).map(|slot| slot.iter().map(moved).collect())
         });
+        if let Some(bytes) = bytes {
+            life.entry().set(bytes);
+        }
         Ok(())
     }
 }

@@ -496,7 +496,7 @@ impl Store {
         if !kept {
             return Err(NotKept::Invalidated);
         }
-        life.share().enqueue(life);
+        life.line_up();
         Ok(())
     }
 

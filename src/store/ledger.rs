@@ -1,7 +1,7 @@
 //! Who uses how many bytes. The ledger counts what moka holds *and* what fills have reserved, keeps each policy to its
 //! share, and remembers in which order responses came, so that it can make room by itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -43,15 +43,16 @@ pub struct Share {
     /// `max_bytes`; `u64::MAX` = the whole store.
     limit: AtomicU64,
     used: AtomicU64,
-    /// Oldest first. Entries of dead lives are skipped, and pruned when they become the majority.
     queue: Mutex<Queue>,
 }
 
+/// What lives in a share by turn, oldest first. Each life leaves it when it dies: nothing is ever cleared away in one go,
+/// which for a hundred thousand would hold whoever does it for tens of milliseconds.
 #[derive(Debug, Default)]
 struct Queue {
-    order: VecDeque<Queued>,
-    /// Length at which dead entries are thrown out: twice what lived the last time, so that pruning is paid once per entry.
-    prune_at: usize,
+    order: BTreeMap<u64, Queued>,
+    /// The turn before the next one.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -183,31 +184,56 @@ impl Share {
         ShareStats { name: self.name.clone(), used: self.used(), limit: (limit != u64::MAX).then_some(limit) }
     }
 
-    /// Puts a newly stored response at the end of the queue.
-    pub(super) fn enqueue(&self, life: &Arc<Life>) {
+    /// Puts a response at the end of the queue; returns its turn.
+    pub(super) fn enqueue(&self, life: &Arc<Life>) -> u64 {
+        let queued = Queued { hits: life.hits(), life: Arc::downgrade(life) };
         let mut queue = lock(&self.queue);
-        if queue.order.len() > queue.prune_at {
-            queue.order.retain(|queued| queued.life.upgrade().is_some_and(|life| !life.is_dead()));
-            queue.prune_at = 2 * queue.order.len() + 64;
-        }
-        queue.order.push_back(Queued { hits: life.hits(), life: Arc::downgrade(life) });
+        queue.last += 1;
+        let turn = queue.last;
+        queue.order.insert(turn, queued);
+        turn
+    }
+
+    /// Takes a response out of the queue, if it is still there.
+    pub(super) fn dequeue(&self, turn: u64) {
+        lock(&self.queue).order.remove(&turn);
     }
 
     /// Takes the oldest living response out of the queue, passing over a few that were used since.
     pub(super) fn oldest(&self) -> Option<Arc<Life>> {
-        let mut queue = lock(&self.queue);
         let mut chances = SECOND_CHANCES;
         loop {
-            let oldest = queue.order.pop_front()?;
-            let Some(life) = oldest.life.upgrade().filter(|life| !life.is_dead()) else { continue };
-            let hits = life.hits();
-            if hits == oldest.hits || chances == 0 {
+            // The lock is free again before a life is looked at: the last holder of one takes it to dequeue it.
+            let (_, Queued { life, hits }) = lock(&self.queue).order.pop_first()?;
+            let Some(life) = life.upgrade().filter(|life| !life.is_dead()) else { continue };
+            if life.hits() == hits || chances == 0 {
                 return Some(life);
             }
             chances -= 1;
-            queue.order.push_back(Queued { life: oldest.life, hits });
+            life.line_up();
         }
     }
+
+    /// Responses in the queue.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        lock(&self.queue).order.len()
+    }
+}
+
+/// What has no room for a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The policy's share.
+    Share,
+    /// The store.
+    Store,
+}
+
+/// Adds to a sum that may not pass `limit`; `None` = it would, and is as before.
+fn add_within(sum: &AtomicU64, more: u64, limit: u64) -> Option<()> {
+    let added = |sum: u64| sum.checked_add(more).filter(|sum| *sum <= limit);
+    sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added).ok().map(|_| ())
 }
 
 /// Bytes written down in the books, given back when released or dropped.
@@ -232,13 +258,34 @@ impl Charge {
         lock(&self.bytes).unwrap_or_default()
     }
 
-    /// Makes the charge worth `bytes`, unless it is released; returns what it was.
-    pub(super) fn set(&self, bytes: u64) -> u64 {
+    /// Makes the charge worth `bytes`, unless it is released: for what is there already, whether there is room or not.
+    pub(super) fn set(&self, bytes: u64) {
+        if let Some(before) = lock(&self.bytes).as_mut() {
+            self.book(std::mem::replace(before, bytes), bytes);
+        }
+    }
+
+    /// Makes the charge worth `bytes` where that fits both the share and the store, which are full for everybody from then
+    /// on: nobody ever sees more charged than there is. Nothing happens once it is released.
+    ///
+    /// # Errors
+    /// Which of the two has no room; the charge is as before.
+    pub(super) fn raise(&self, bytes: u64) -> Result<(), Full> {
         let mut place = lock(&self.bytes);
-        let Some(before) = place.as_mut() else { return 0 };
-        let previous = std::mem::replace(before, bytes);
-        self.book(previous, bytes);
-        previous
+        let Some(before) = place.as_mut() else { return Ok(()) };
+        let Some(more) = bytes.checked_sub(*before) else {
+            self.book(std::mem::replace(before, bytes), bytes);
+            return Ok(());
+        };
+        add_within(&self.share.used, more, self.share.limit()).ok_or(Full::Share)?;
+        if let Some(ledger) = self.share.ledger()
+            && add_within(&ledger.used, more, ledger.size()).is_none()
+        {
+            self.share.used.fetch_sub(more, Ordering::Relaxed);
+            return Err(Full::Store);
+        }
+        *before = bytes;
+        Ok(())
     }
 
     /// Gives everything back, once and for all.

@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
+use tokio::sync::Notify;
 
 use super::base::Slot;
 use super::child::{Child, ChildKind};
@@ -25,8 +26,9 @@ pub const FILL_SHARE: u64 = 16;
 /// moka weighs in 32 bits; counted in this many bytes they reach 256 GiB an entry.
 const WEIGHT_UNIT: u64 = 64;
 
-/// moka works off its changes once entries of this part of the size came in (a divisor), so that what is waiting to be
-/// evicted stays small against the size.
+/// Housekeeping is due early once entries of this part of the size came in (a divisor), so that what is waiting to be
+/// evicted stays small against the size. Workers leave it to the thread of housekeeping: moka lets one at a time work off
+/// its changes, and whoever demands it waits for whoever is at it.
 const MAINTAIN_SHARE: u64 = 64;
 
 /// What a remembered refusal takes.
@@ -146,6 +148,8 @@ pub(super) struct Memory {
     moving: RwLock<()>,
     /// Bytes that came in since moka last worked off its changes.
     pending: AtomicU64,
+    /// Told when they are many.
+    due: Notify,
 }
 
 impl std::fmt::Debug for Memory {
@@ -160,6 +164,7 @@ impl Memory {
             cache: ArcSwap::from_pointee(build(size, ledger)),
             moving: RwLock::default(),
             pending: AtomicU64::new(0),
+            due: Notify::new(),
         }
     }
 
@@ -226,6 +231,11 @@ impl Memory {
         self.cache.load().entry_count()
     }
 
+    /// Waits until so much came in that [`Memory::maintain`] is due.
+    pub(super) async fn due(&self) {
+        self.due.notified().await;
+    }
+
     /// Works off moka's pending changes.
     pub(super) fn maintain(&self) {
         self.pending.store(0, Ordering::Relaxed);
@@ -235,8 +245,7 @@ impl Memory {
     fn came_in(&self, cache: &Moka, bytes: u64) {
         let capacity = cache.policy().max_capacity().unwrap_or_default().saturating_mul(WEIGHT_UNIT);
         if self.pending.fetch_add(bytes, Ordering::Relaxed) + bytes > capacity / MAINTAIN_SHARE {
-            self.pending.store(0, Ordering::Relaxed);
-            cache.run_pending_tasks();
+            self.due.notify_one();
         }
     }
 }

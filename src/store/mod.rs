@@ -49,7 +49,7 @@ pub use purge::{Purge, PurgeStats, Purged, Purger, SAMPLE_MAX};
 use base::Slot;
 use files::Files;
 use index::Mark;
-use ledger::Ledger;
+use ledger::{Full, Ledger};
 use memory::{Entry, Memory, Place};
 use purge::{Purges, Verdict};
 
@@ -264,6 +264,8 @@ impl Store {
             return None;
         }
         let fresh = Arc::new(base.with_head(head, epoch));
+        // It may need more room than before; that can cost it its own place.
+        self.reserve(life.share(), life.entry(), fresh.bytes()).ok()?;
         let mut replaced = false;
         self.0.memory.update(Place::Primary(life.key().hash), |slot| {
             let (old, others): (Vec<_>, Vec<_>) = slot?.iter().cloned().partition(|kept| kept.life().id() == life.id());
@@ -271,10 +273,7 @@ impl Store {
             // To the front: of several that match, the one most recently heard of is used (RFC 9111 §4.1).
             replaced.then(|| std::iter::once(fresh.clone()).chain(others).collect())
         });
-        replaced.then(|| {
-            life.charge(fresh.bytes());
-            fresh
-        })
+        replaced.then_some(fresh)
     }
 
     /// The response with this life as it is stored now. Cost: one moka read; no lock.
@@ -346,7 +345,8 @@ impl Store {
     }
 
     /// The work that no request waits for: moka's pending changes, children whose base is gone, shares above their limit,
-    /// bodies on their way into files. The application calls it every 100 ms from a thread that is no worker.
+    /// bodies on their way into files. The application calls it every 100 ms, and when [`Store::due`] says so, from a
+    /// thread that is no worker.
     pub fn housekeep(&self) {
         self.0.memory.maintain();
         for share in self.0.ledger.shares() {
@@ -357,6 +357,11 @@ impl Store {
             self.0.memory.remove(place);
         }
         self.move_into_files();
+    }
+
+    /// Waits until [`Store::housekeep`] should be called early, because much came in.
+    pub async fn due(&self) {
+        self.0.memory.due().await;
     }
 
     /// Makes `charge` worth `bytes`, evicting where that is needed.
@@ -371,22 +376,16 @@ impl Store {
         if bytes > memory::capacity(self.0.ledger.size()) || self.0.ledger.is_held_up() {
             return Err(NotKept::OverStore);
         }
-        let before = charge.set(bytes);
-        let refused = loop {
-            if share.excess() > 0 {
-                if !self.evict_oldest(share) {
-                    break NotKept::OverShare;
-                }
-            } else if self.0.ledger.excess() > 0 {
-                if !self.evict_from_largest() {
-                    break NotKept::OverStore;
-                }
-            } else {
-                return Ok(());
+        while let Err(full) = charge.raise(bytes) {
+            let (made_room, refused) = match full {
+                Full::Share => (self.evict_oldest(share), NotKept::OverShare),
+                Full::Store => (self.evict_from_largest(), NotKept::OverStore),
+            };
+            if !made_room {
+                return Err(refused);
             }
-        };
-        charge.set(before);
-        Err(refused)
+        }
+        Ok(())
     }
 
     fn evict_from_largest(&self) -> bool {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::base::{Base, Life};
 use super::index::{At, Index, Mark, SHARDS, portless};
@@ -31,8 +32,9 @@ use crate::policy::route::behind_prefix;
 /// (512 KiB) a thousand purges during a fetch cost one fetch in sixty its place in the store.
 const DATES: usize = 65_536;
 
-/// Responses marked between two breaths: a few microseconds each.
-const SLICE: usize = 16;
+/// Responses marked between two breaths: a few microseconds each, and a tenth of a millisecond where moka's table makes a
+/// segment anew for having lost so many.
+const SLICE: usize = 8;
 
 /// Characters of what was purged that the log shows.
 const LOGGED_MAX: usize = 256;
@@ -299,6 +301,8 @@ impl Store {
                 for life in found {
                     self.strike(numbered, &life, &mut purged);
                 }
+                // What moka has to do about it is done here: else whichever worker comes next would.
+                self.0.memory.maintain();
                 tokio::task::yield_now().await;
             }
             let counter = if numbered.purge.soft { &purges.softened } else { &purges.removed };
@@ -323,17 +327,12 @@ impl Store {
         purged
     }
 
-    /// Removes every response stored for a URI ([`CacheKey::uri`]), whatever scheme, policy and key made of it, and keeps
-    /// fetches in flight from being stored. Returns how many were removed.
-    pub fn invalidate(&self, uri: u128) -> usize {
+    /// Begins to remove every response stored for a URI ([`CacheKey::uri`]), whatever scheme, policy and key made of it,
+    /// and keeps fetches in flight from being stored.
+    pub(super) fn invalidate(&self, uri: u128) -> Invalidating {
         let mark = Mark::url(uri);
         self.0.purges.announce(std::iter::once(mark), |_| ());
-        let (mut removed, mut from) = (0, 0);
-        while let Some((found, next)) = self.0.ledger.index.bearers(mark, from, SLICE) {
-            removed += found.iter().filter(|life| self.remove_life(life)).count();
-            from = next;
-        }
-        removed
+        Invalidating { store: self.clone(), mark, from: 0, removed: 0 }
     }
 
     /// Marks one response, if the purge names it.
@@ -386,6 +385,25 @@ impl Store {
     }
 }
 
+/// A walk over what is stored for a URI, which removes it.
+pub(super) struct Invalidating {
+    store: Store,
+    mark: Mark,
+    from: u64,
+    pub(super) removed: usize,
+}
+
+impl Invalidating {
+    /// Removes the next few; false when that was all.
+    pub(super) fn step(&mut self) -> bool {
+        let index = &self.store.0.ledger.index;
+        let Some((found, next)) = index.bearers(self.mark, self.from, SLICE) else { return false };
+        self.removed += found.iter().filter(|life| self.store.remove_life(life)).count();
+        self.from = next;
+        index.bearers(self.mark, next, 1).is_some()
+    }
+}
+
 /// Takes a purge from view, however its walk ends.
 struct Settle<'a> {
     purges: &'a Purges,
@@ -423,6 +441,20 @@ impl Purger {
     #[must_use]
     pub fn new(store: Store, beside: Handle) -> Self {
         Self { store, beside }
+    }
+
+    /// Removes every response stored for a URI ([`CacheKey::uri`]), whatever scheme, policy and key made of it, and keeps
+    /// fetches in flight from being stored. Most URIs have few, which are gone when this returns; of one that has many the
+    /// others go beside the workers, and are gone when the task has ended. It goes on when nobody waits for it.
+    pub fn invalidate(&self, uri: u128) -> Option<JoinHandle<()>> {
+        let mut invalidating = self.store.invalidate(uri);
+        invalidating.step().then(|| {
+            self.beside.spawn(async move {
+                while invalidating.step() {
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
     }
 
     /// Carries a purge out and says so in the process log, or counts what it would do. `by` is who asked. It goes on when

@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use bytes::Bytes;
 use http::header::{ACCEPT_LANGUAGE, ETAG};
 use http::{HeaderName, HeaderValue, StatusCode};
+use tokio::runtime::Handle;
 
 use super::*;
 use crate::body::Body;
@@ -96,6 +97,12 @@ fn found(store: &Store, key: &CacheKey) -> Option<Arc<Base>> {
     }
 }
 
+fn invalidate(store: &Store, uri: u128) -> usize {
+    let mut invalidating = store.invalidate(uri);
+    while invalidating.step() {}
+    invalidating.removed
+}
+
 fn used(store: &Store) -> u64 {
     store.stats().used
 }
@@ -162,8 +169,7 @@ fn churn_never_exceeds_the_size() {
                     let number = worker * 10_000 + round;
                     let length = usize::try_from((number * 7919) % (64 * KIB)).expect("small");
                     let _ = put(store, &share, &key(number), length);
-                    // Three others may each stand between charging and making room.
-                    assert!(used(store) <= SIZE + 3 * 70 * KIB, "{} bytes", used(store));
+                    assert!(used(store) <= SIZE && share.used() <= SIZE / 2, "{} bytes", used(store));
                     let _ = found(store, &key(number / 2));
                 }
             });
@@ -181,6 +187,7 @@ fn churn_never_exceeds_the_size() {
     assert_eq!(store.stats().marks, 2 * stored, "the index holds what is stored and nothing else");
     assert_eq!(purge(&store, Target::All, false).responses, stored);
     assert_eq!((used(&store), store.stats().marks), (0, 0));
+    assert!(store.0.ledger.shares().iter().all(|share| share.queued() == 0), "nothing is left behind");
 }
 
 #[test]
@@ -275,7 +282,7 @@ fn a_dead_base_yields_no_child() {
     assert!(Arc::ptr_eq(&store.child(base.life(), BR).expect("made"), &child));
     assert_eq!(used(&store), base.bytes() + child.bytes());
 
-    assert_eq!(store.invalidate(key(1).uri), 1);
+    assert_eq!(invalidate(&store, key(1).uri), 1);
     assert!(store.child(base.life(), BR).is_none());
     assert_eq!(put_child(&store, base.life()).err(), Some(NotKept::Invalidated), "made too late");
     store.housekeep();
@@ -318,7 +325,7 @@ fn freshening_keeps_body_and_children() {
     assert!(store.child(again.life(), BR).is_some());
     assert_eq!(share.used(), fresh.bytes() + store.child(again.life(), BR).expect("made").bytes());
 
-    store.invalidate(key(1).uri);
+    invalidate(&store, key(1).uri);
     assert!(store.freshen(&fresh, head(90), 0).is_none(), "what is gone does not come back");
     assert!(found(&store, &key(1)).is_none());
 }
@@ -329,7 +336,7 @@ fn an_invalidation_wins_over_a_fill_in_flight() {
     let share = store.share("static", None);
     let mut fill = begin(&store, &share, &key(1), None).expect("fits");
     fill.push(Bytes::from_static(b"old"));
-    assert_eq!(store.invalidate(key(1).uri), 0);
+    assert_eq!(invalidate(&store, key(1).uri), 0);
     assert_eq!(fill.finish(None).err(), Some(NotKept::Invalidated));
     assert!(found(&store, &key(1)).is_none());
     assert_eq!(used(&store), 0);
@@ -345,7 +352,7 @@ fn an_invalidation_reaches_every_key_of_its_uri() {
         put(&store, &share, &keyed(number), 10).expect("fits");
     }
     put(&store, &share, &key(9), 10).expect("fits");
-    assert_eq!(store.invalidate(key(0).uri), 4);
+    assert_eq!(invalidate(&store, key(0).uri), 4);
     assert!((0..4).all(|number| found(&store, &keyed(number)).is_none()));
     assert!(found(&store, &key(9)).is_some());
     assert_eq!(store.stats().marks, 2, "those of the one that is left");
@@ -387,13 +394,16 @@ fn a_large_body_asked_for_often_moves_into_a_file() {
     assert_eq!(moved.body().chunks().concat(), old.body().chunks().concat());
     assert_eq!(moved.life().id(), old.life().id());
     assert_eq!(store.stats().files, 1);
+    assert!(
+        moved.bytes() > old.bytes() && used(&store) == moved.bytes() + found(&store, &small).expect("stored").bytes()
+    );
     // A 304 keeps the body where it is.
     let freshened = store.freshen(&moved, head(60), moved.since()).expect("stored");
     assert!(freshened.body().is_in_file());
     // The file goes with its last reader.
     let reader = moved.body().clone();
     drop((old, moved, freshened));
-    store.invalidate(large.uri);
+    invalidate(&store, large.uri);
     store.housekeep();
     assert_eq!((store.stats().files, reader.remaining()), (1, 100 * 1024));
     drop(reader);
@@ -408,7 +418,7 @@ fn a_body_that_is_gone_before_its_move_stays_gone() {
     for _ in 0..10 {
         store.prefer_file(&found(&store, &key(1)).expect("stored"));
     }
-    store.invalidate(key(1).uri);
+    invalidate(&store, key(1).uri);
     store.housekeep();
     assert!(found(&store, &key(1)).is_none());
     assert_eq!(store.stats().files, 0);
@@ -590,6 +600,30 @@ fn a_soft_purge_leaves_it_to_be_validated() {
     assert_eq!(store.stats().purges, PurgeStats { purges: 1, removed: 0, softened: 2 - 1 });
 }
 
+#[tokio::test]
+async fn a_uri_with_many_responses_is_invalidated_in_slices() {
+    let store = Store::new(64 * MIB);
+    let share = store.share("static", None);
+    let purger = Purger::new(store.clone(), Handle::current());
+    let keys: Vec<_> = (0..1000).map(|number| CacheKey { uri: key(1).uri, ..key(number) }).collect();
+    for key in &keys {
+        put(&store, &share, key, 10).expect("fits");
+    }
+    let others = purger.invalidate(key(1).uri).expect("they are many");
+    let left = keys.iter().filter(|key| found(&store, key).is_some()).count();
+    assert!(left > 900 && left < 1000, "the worker did a little: {left}");
+    drop(others);
+    // On this one thread whatever yields lets others run: it takes a turn for each slice, whether anybody waits or not.
+    let mut turns = 0;
+    while keys.iter().any(|key| found(&store, key).is_some()) {
+        turns += 1;
+        assert!(turns < 1000, "it ends");
+        tokio::task::yield_now().await;
+    }
+    assert!(turns > 10, "in slices: {turns}");
+    assert!(purger.invalidate(key(1).uri).is_none());
+}
+
 #[test]
 fn a_purge_under_way_holds_already() {
     let store = Store::new(64 * MIB);
@@ -611,58 +645,110 @@ fn a_purge_under_way_holds_already() {
     assert_eq!(used(&store), 0);
 }
 
-/// The longest time a purge holds its thread, and a store of that size its workers meanwhile. Run by hand, released:
-/// `cargo test --release --lib store::tests::a_large_purge -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn a_large_purge_holds_nobody() {
-    const COUNT: u64 = 100_000;
+/// What one poll took of its thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Held {
+    /// Time it held the thread, without what other threads took of the processor: work, and waiting for locks.
+    held: Duration,
+    /// Work alone.
+    worked: Duration,
+}
+
+/// Times polls on its own thread.
+struct Stopwatch {
+    clock: Clock,
+    schedule: std::fs::File,
+}
+
+impl Stopwatch {
+    fn new() -> Self {
+        let schedule = std::fs::File::open("/proc/thread-self/schedstat").expect("Linux");
+        Self { clock: Clock::System, schedule }
+    }
+
+    fn time<T>(&self, poll: impl FnOnce() -> T) -> (T, Held) {
+        let (wall, queued, worked) = (self.clock.now(), self.queued(), thread_time());
+        let done = poll();
+        let (worked, queued) = (thread_time() - worked, self.queued().saturating_sub(queued));
+        (done, Held { held: self.clock.now().since(wall).saturating_sub(queued), worked })
+    }
+
+    /// Time this thread could have run and had no processor.
+    fn queued(&self) -> Duration {
+        let mut text = [0; 96];
+        let length = std::os::unix::fs::FileExt::read_at(&self.schedule, &mut text, 0).expect("the kernel's own file");
+        let text = std::str::from_utf8(&text[..length]).expect("numbers");
+        Duration::from_nanos(text.split(' ').nth(1).and_then(|queued| queued.parse().ok()).expect("a number"))
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("positive")
+}
+
+/// Purges `count` tagged responses while a worker stores and looks up; the polls of the purge, and those of the worker.
+fn large_purge(count: u64) -> [Vec<Held>; 2] {
     let store = Store::new(1024 * MIB);
     let share = store.share("static", None);
-    for number in 0..COUNT {
+    for number in 0..count {
         put_head(&store, &share, &key(number), tagged("x y z"), 100).expect("fits");
     }
     store.housekeep();
     let done = std::sync::atomic::AtomicBool::new(false);
-    let clock = Clock::System;
-    let (slices, worker) = std::thread::scope(|scope| {
+    let begin = Barrier::new(2);
+    std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
-            let mut times = Vec::new();
-            let mut number = COUNT;
-            while !done.load(Ordering::Relaxed) {
-                let began = clock.now();
-                put(&store, &share, &key(number), 100).expect("fits");
-                assert!(found(&store, &key(number - COUNT)).is_none(), "purged from the first instant on");
-                times.push(clock.now().since(began));
-                number += 1;
+            let watch = Stopwatch::new();
+            let mut polls = Vec::new();
+            begin.wait();
+            for number in count.. {
+                // At least as many as went, whoever is faster: what the purge left to do falls due here.
+                if done.load(Ordering::Relaxed) && number > 2 * count + count / 4 {
+                    break;
+                }
+                polls.push(watch.time(|| put(&store, &share, &key(number), 100).expect("fits")).1);
+                polls.push(watch.time(|| found(&store, &key(number - count))).1);
             }
-            times
+            polls
         });
-        let mut purging = std::pin::pin!(store.purge(order(by_tag("x"), false)));
+        let watch = Stopwatch::new();
+        let mut polls = Vec::new();
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let mut times = Vec::new();
+        let mut purging = std::pin::pin!(store.purge(order(by_tag("x"), false)));
+        begin.wait();
         loop {
-            let began = clock.now();
-            let polled = purging.as_mut().poll(&mut cx);
-            times.push(clock.now().since(began));
+            let (polled, held) = watch.time(|| purging.as_mut().poll(&mut cx));
+            polls.push(held);
             if let std::task::Poll::Ready(purged) = polled {
-                assert_eq!(purged.responses, COUNT);
+                assert_eq!(purged.responses, count);
                 break;
             }
         }
         done.store(true, Ordering::Relaxed);
-        (times, worker.join().expect("no panic"))
-    });
-    for (what, mut times) in [("slices of the purge", slices), ("stores and finds of a worker", worker)] {
-        times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        let total: std::time::Duration = times.iter().sum();
-        eprintln!(
-            "{what}: {} in {total:?}, median {:?}, 99.9 % {:?}, longest {:?}",
-            times.len(),
-            at(0.5),
-            at(0.999),
-            at(1.0)
-        );
+        [polls, worker.join().expect("no panic")]
+    })
+}
+
+/// A generous bound, in processor time, so that neither a busy machine nor a build that is not optimised breaks it; what
+/// clears away as many at once takes several times as long.
+#[test]
+fn a_large_purge_holds_nobody() {
+    let longest = large_purge(30_000).map(|polls| polls.into_iter().map(|poll| poll.worked).max().unwrap_or_default());
+    assert!(longest.iter().all(|worked| *worked < Duration::from_millis(14)), "{longest:?}");
+}
+
+/// In full: `cargo test --release --lib store::tests::a_hundred_thousand -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn a_hundred_thousand_purged_hold_nobody() {
+    for (what, mut polls) in
+        ["slices of the purge", "stores and finds of a worker"].into_iter().zip(large_purge(100_000))
+    {
+        for by in [|poll: &Held| poll.held, |poll: &Held| poll.worked] {
+            polls.sort_unstable_by_key(by);
+            let at = |share: f64| by(&polls[((polls.len() - 1) as f64 * share) as usize]);
+            eprintln!("{what}: {}, median {:?}, 99.9 % {:?}, longest {:?}", polls.len(), at(0.5), at(0.999), at(1.0));
+        }
     }
 }

@@ -49,6 +49,8 @@ mod queueing;
 mod churn;
 // What is spoken to the origins: HTTP/2, gRPC, tunnels.
 mod protocols;
+// A full store, for long: its bytes, the process's, and nobody's body mixed up.
+mod soak;
 // Edits of a running configuration.
 mod reload;
 // Bounds on what a client may send and how long it may take.
