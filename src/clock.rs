@@ -4,6 +4,7 @@
 //! taken together: the monotonic one measures durations (age, timeouts, back-off), the wall one is compared with what
 //! other machines wrote (`Date`, `Expires`, certificate validity).
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,7 +40,7 @@ impl Now {
 /// Where [`Now`] comes from: the machine, or a test's hand.
 #[derive(Debug, Clone)]
 pub enum Clock {
-    /// The machine's clocks. Cost of a reading: two vDSO calls.
+    /// The machine's clocks; a change of the wall clock is seen within a second. Cost of a reading: one vDSO call.
     System,
     /// Moves only when told to; clones share the same hand.
     Manual(Arc<Mutex<Now>>),
@@ -57,7 +58,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place that may read the clocks")]
     pub fn now(&self) -> Now {
         match self {
-            Self::System => Now { mono: Instant::now(), wall: SystemTime::now() },
+            Self::System => since_anchor(Instant::now()),
             Self::Manual(hand) => *hand.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
         }
     }
@@ -69,6 +70,36 @@ impl Clock {
             *now = now.plus(by);
         }
     }
+}
+
+/// How long a thread goes by the monotonic clock alone before it reads the wall clock again.
+const ANCHOR_AGE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// The last reading of both clocks on this thread.
+    static ANCHOR: Cell<Option<Now>> = const { Cell::new(None) };
+}
+
+/// Both clocks at `mono`, by the last reading of both while that is recent: exchanges read the time several times each, and
+/// the wall clock is a second call with nothing new to say.
+#[expect(clippy::disallowed_methods, reason = "the one place that may read the clocks")]
+fn since_anchor(mono: Instant) -> Now {
+    if let Some(anchor) = ANCHOR.get() {
+        let passed = mono.saturating_duration_since(anchor.mono);
+        if passed < ANCHOR_AGE {
+            return anchor.plus(passed);
+        }
+    }
+    let now = Now { mono, wall: SystemTime::now() };
+    ANCHOR.set(Some(now));
+    now
+}
+
+/// The machine's monotonic clock, for durations of what happens on sockets. Cost: one vDSO call.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that may read the clocks")]
+pub fn instant() -> Instant {
+    Instant::now()
 }
 
 /// The clock the runtime's timers run by: what a `Sleep` deadline is measured in. It is the machine's monotonic clock,

@@ -53,7 +53,7 @@ pub struct Response {
     /// Close the client's connection after this response.
     pub close: bool,
     /// Present with status 101 (or 200 to an extended CONNECT): the origin's side of the tunnel.
-    pub upgrade: Option<Upgrade>,
+    pub upgrade: Option<Box<Upgrade>>,
 }
 
 impl Response {

@@ -196,7 +196,7 @@ async fn upgrade() -> Response {
         idle: Duration::from_secs(5),
         guard: Box::new(()),
     };
-    Response { upgrade: Some(upgrade), ..Response::new(StatusCode::SWITCHING_PROTOCOLS, Body::Empty) }
+    Response { upgrade: Some(Box::new(upgrade)), ..Response::new(StatusCode::SWITCHING_PROTOCOLS, Body::Empty) }
 }
 
 /// A body that yields its pieces one poll apart.

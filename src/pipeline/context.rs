@@ -1,6 +1,5 @@
 //! What one exchange knows about itself. Each field is written by one stage, once, and read by the stages to its right.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -53,12 +52,12 @@ pub(super) struct Exchange {
 
 /// An exchange under way. Dropped before [`Ongoing::close`], the client went away before it was answered: that is
 /// counted and logged too, with the status 499 that log tools know.
-pub(super) struct Ongoing(Option<Exchange>);
+pub(super) struct Ongoing(Option<Box<Exchange>>);
 
 impl Ongoing {
     /// Opens an exchange.
     pub(super) fn open(worker: Rc<Worker>, peer: Rc<Peer>, request: Request) -> Self {
-        Self(Some(Exchange::open(worker, peer, request)))
+        Self(Some(Box::new(Exchange::open(worker, peer, request))))
     }
 
     /// What the stages work on.
@@ -69,7 +68,7 @@ impl Ongoing {
 
     /// Ends it with an answer.
     #[expect(clippy::expect_used, reason = "only close and drop take it, and both end this value")]
-    pub(super) fn close(mut self) -> Exchange {
+    pub(super) fn close(mut self) -> Box<Exchange> {
         self.0.take().expect("an exchange that is not closed")
     }
 }
@@ -142,7 +141,7 @@ impl Exchange {
 
     /// Host and port as keys and origins see them.
     #[must_use]
-    pub(super) fn host(&self) -> Cow<'_, str> {
+    pub(super) fn host(&self) -> &str {
         self.authority.for_scheme(&self.head.scheme)
     }
 

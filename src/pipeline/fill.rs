@@ -104,11 +104,11 @@ pub(super) async fn invalidate(exchange: &Exchange, response: &Response) {
     }
     let (method, scheme, host) = (&exchange.head.method, exchange.head.scheme.as_str(), exchange.host());
     if invalidation::applies(method, response.status) {
-        let target = TargetFacts { scheme, host: &host, path: exchange.uri.path() };
+        let target = TargetFacts { scheme, host, path: exchange.uri.path() };
         let also = invalidation::also(&target, &response.headers);
         let also = also.filter_map(|named| uri::normalise(&Bytes::from(named)).ok());
         for uri in std::iter::once(exchange.uri.clone()).chain(also) {
-            for stored in snapshot.uris(&host, &uri, shared.store.seeds()) {
+            for stored in snapshot.uris(host, &uri, shared.store.seeds()) {
                 if let Some(others) = shared.purger.invalidate(stored) {
                     // It fails only when the process ends.
                     let _ = others.await;
@@ -118,7 +118,7 @@ pub(super) async fn invalidate(exchange: &Exchange, response: &Response) {
     }
     let groups = groups::invalidated(method, &response.headers);
     if !groups.is_empty() {
-        let target = Target::Groups { scheme: scheme.to_owned(), host: host.into_owned(), groups };
+        let target = Target::Groups { scheme: scheme.to_owned(), host: host.to_owned(), groups };
         let purge = snapshot.purge(target, false, None, shared.store.seeds());
         shared.purger.run(purge, "origin", false).await;
     }

@@ -170,7 +170,7 @@ fn name_host(headers: &mut HeaderMap, exchange: &Exchange) {
     let named = headers.get(HOST).is_some_and(|sent| sent.as_bytes() == host.as_bytes());
     if !named
         && !host.is_empty()
-        && let Ok(host) = HeaderValue::from_str(&host)
+        && let Ok(host) = HeaderValue::from_str(host)
     {
         headers.insert(HOST, host);
     }

@@ -40,7 +40,7 @@ pub(super) async fn run(exchange: &Exchange, route: &Route) -> Result<Option<Res
     let mut fields: Vec<HeaderName> = policies.iter().flat_map(|policy| &policy.params.tags).cloned().collect();
     fields.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     fields.dedup();
-    let ask = Ask::read(&exchange.host(), &exchange.uri, &exchange.head.headers, &fields);
+    let ask = Ask::read(exchange.host(), &exchange.uri, &exchange.head.headers, &fields);
     let Ask { target, soft } = ask.map_err(|reason| refused(ErrorKind::BadRequest(reason)))?;
     let shared = &exchange.worker.shared;
     let purge = exchange.snapshot.purge(target, soft, Some(&policies), shared.store.seeds());

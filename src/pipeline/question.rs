@@ -1,8 +1,6 @@
 //! What a request comes to before the store is asked: whether the cache takes part, under which key it looks, and what
 //! comes next with what it finds. Asked by the stage that looks up, for a client, and by the one that explains.
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, Method};
 
 use super::context::Exchange;
@@ -22,7 +20,7 @@ use crate::store::{Found, Store};
 pub(super) struct Asked<'a> {
     pub(super) method: &'a Method,
     pub(super) scheme: &'a str,
-    pub(super) host: Cow<'a, str>,
+    pub(super) host: &'a str,
     pub(super) uri: &'a NormalUri,
     pub(super) headers: &'a HeaderMap,
     pub(super) has_body: bool,
@@ -98,7 +96,7 @@ pub(super) fn passed_by(reason: Bypass) -> Forwarded {
 fn key_of(asked: &Asked<'_>, route: &Route, policy: &CachePolicy, seeds: &Seeds) -> CacheKey {
     let facts = KeyFacts {
         scheme: asked.scheme,
-        host: &asked.host,
+        host: asked.host,
         path: asked.uri.path(),
         query: asked.uri.query(),
         policy: &policy.name,

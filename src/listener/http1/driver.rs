@@ -91,7 +91,7 @@ impl<S: Transport, H: Handler> Driver<S, H> {
         match (response.upgrade.take(), protocol) {
             (Some(upgrade), Some(protocol)) if ready && response.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.wire.borrow_mut().outbox.compose(|to| encode::switching(to, &response, &protocol));
-                let sent = tunnel::run(&self.wire, upgrade, &self.connection.seat).await;
+                let sent = tunnel::run(&self.wire, *upgrade, &self.connection.seat).await;
                 self.connection.handler.sent(record, sent);
                 After::Drop
             }

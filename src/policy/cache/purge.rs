@@ -220,7 +220,7 @@ fn split(text: &str) -> Result<(String, NormalUri), &'static str> {
     let authority = parse_authority(authority.as_bytes()).map_err(|fault| fault.token())?;
     let target = url.path_and_query().map_or("/", |target| target.as_str());
     let uri = uri::normalise(&Bytes::copy_from_slice(target.as_bytes())).map_err(|fault| fault.token())?;
-    Ok((authority.for_scheme(scheme).into_owned(), uri))
+    Ok((authority.for_scheme(scheme).to_owned(), uri))
 }
 
 /// What a `PURGE` request asks for.
