@@ -15,6 +15,7 @@ use crate::observe::explanation::{
 use crate::policy::admission::Authority;
 use crate::policy::cache::cookies;
 use crate::policy::cache::directives::RequestDirectives;
+use crate::policy::cache::key::CacheKey;
 use crate::policy::cache::next::Next;
 use crate::policy::cache::reuse::{self, Reuse, Validate};
 use crate::policy::cache::stale::{self, StaleFacts};
@@ -64,8 +65,10 @@ pub fn explain(mut supposed: Supposed<'_>, route: &Route, store: &Store, now: No
         }
     };
     let rules = rewrite::fingerprint(route);
-    let shelf = store.peek(&question.key, &supposed.headers, rules);
-    let next = question.next(&shelf.found, store, params, now);
+    let look = |key: &CacheKey| store.peek(key, &supposed.headers, rules);
+    let (ruled, shelf) = question.locate(store, look, |shelf| &shelf.found);
+    let key = ruled.as_ref().unwrap_or(&question.key);
+    let next = question.next(key, &shelf.found, store, params, now);
     let (selected, variant) = match &shelf.found {
         Found::Base(base) => (Some(base), base.head().selecting.hash(store.seeds())),
         Found::OtherVariants(variant) => (None, *variant),
@@ -83,7 +86,7 @@ pub fn explain(mut supposed: Supposed<'_>, route: &Route, store: &Store, now: No
     };
     let goes = matches!(next, Next::Part(_) | Next::Fetch(..));
     Some(Explanation {
-        key: Some(shown(question.key.text.as_bytes())),
+        key: Some(shown(key.text.as_bytes())),
         reuse_only: question.reuse_only(),
         next: next.token(),
         reason: detail,

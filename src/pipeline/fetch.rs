@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::context::{Exchange, Trace};
 use super::fill::{self, Alone};
 use super::forward::{self, Order, Reply};
+use super::question::Keys;
 use super::rewrite;
 use super::worker::{RefreshSlot, Worker};
 use crate::body::{Body, Interim, Response, Sequence, SpoolReader};
@@ -20,7 +21,6 @@ use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::cache::bypass::ReuseOnly;
 use crate::policy::cache::directives::RequestDirectives;
-use crate::policy::cache::key::CacheKey;
 use crate::policy::cache::stale::{self, Grant, Trouble};
 use crate::policy::cache::storing::{self, NotStored, Storable};
 use crate::policy::cache::validation::{HeadVerdict, StoredWhole};
@@ -47,7 +47,7 @@ pub(super) struct Job {
     pub(super) order: Order,
     /// The duty towards everybody who waits.
     pub(super) lead: FetchLead,
-    pub(super) key: CacheKey,
+    pub(super) keys: Keys,
     /// Normalised, client-facing.
     pub(super) path: Box<str>,
     /// The client's fields, cookies stripped: what `Vary` selects by.
@@ -85,7 +85,7 @@ impl Job {
         exchange: &Exchange,
         route: &Arc<Route>,
         policy: &Arc<CachePolicy>,
-        key: CacheKey,
+        keys: Keys,
         lead: FetchLead,
         validating: Option<Arc<Base>>,
     ) -> Result<Self, ProxyError> {
@@ -98,7 +98,7 @@ impl Job {
             route: Arc::clone(route),
             policy: Arc::clone(policy),
             lead,
-            key,
+            keys,
             path: exchange.uri.path().into(),
             request,
             directives: policy.params.directives(&exchange.head.headers),
@@ -173,7 +173,7 @@ fn accept_encoding(route: &Route) -> HeaderValue {
 }
 
 async fn run(job: Job, mut report: oneshot::Sender<Report>) {
-    let Job { worker, route, policy, order, lead, key, path, request, directives, validating, alone, behind } = job;
+    let Job { worker, route, policy, order, lead, keys, path, request, directives, validating, alone, behind } = job;
     let mut trace = Trace::default();
     let answer = {
         let mut asking = std::pin::pin!(ask(&worker, &route, order, validating.clone(), &mut trace));
@@ -210,7 +210,7 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
     match answer {
         Ok(Answer::Confirmed(base, reply)) => {
             let status = Some(reply.response.status);
-            let (base, kept) = judge.freshen(&base, &reply, &key, lead.epoch());
+            let (base, kept) = judge.freshen(&base, &reply, lead.epoch());
             base.life().recover();
             match kept {
                 // Purged or evicted meanwhile: whoever waits may have asked after that, and must ask again.
@@ -229,7 +229,7 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
             let rewritten = rewrite::run(&worker, &route, &Method::HEAD, reply.response);
             tell(report, Ok(Landed::Alone(rewritten.response)), trace, None, Err(told_of_head(verdict)));
         }
-        Ok(Answer::New(reply)) => judge.take_in(reply, lead, key, standby.as_ref(), report, trace).await,
+        Ok(Answer::New(reply)) => judge.take_in(reply, lead, keys, standby.as_ref(), report, trace).await,
         Err(error) => {
             lead.fail(error);
             tell(report, Err(error), trace, None, Err(FAILED));
@@ -396,17 +396,16 @@ impl Judge<'_> {
 
     /// Puts the head of a 304 on the stored response. What the origin does not allow to be stored any more still answers
     /// those who asked, and goes.
-    fn freshen(
-        &self,
-        base: &Arc<Base>,
-        reply: &Reply,
-        key: &CacheKey,
-        epoch: u64,
-    ) -> (Arc<Base>, Result<(), &'static str>) {
+    fn freshen(&self, base: &Arc<Base>, reply: &Reply, epoch: u64) -> (Arc<Base>, Result<(), &'static str>) {
         let stored = base.head();
         let headers = validation::freshen(stored.view(), &reply.response.headers, reply.received);
         let store = &self.worker.shared.store;
         match self.may_store(stored.status, &headers, reply) {
+            Ok(storable) if storable.search.as_ref() != base.life().key().search.as_deref() => {
+                // It answers other queries by now than those it is found by: whoever waits asks again.
+                store.discard(base);
+                (Arc::clone(base), Err(GONE))
+            }
             Ok(storable) => {
                 let head = self.head(stored.status, headers, &storable);
                 match store.freshen(base, head, epoch) {
@@ -416,7 +415,7 @@ impl Judge<'_> {
             }
             Err(reason) => {
                 // Of very many, the last go a moment later; nothing here waits for them.
-                drop(self.worker.shared.purger.invalidate(key.uri));
+                drop(self.worker.shared.purger.invalidate(base.life().key().uri));
                 (Arc::clone(base), Err(reason.token()))
             }
         }
@@ -427,7 +426,7 @@ impl Judge<'_> {
         &self,
         reply: Reply,
         lead: FetchLead,
-        key: CacheKey,
+        keys: Keys,
         standby: Option<&Standby<'_>>,
         report: oneshot::Sender<Report>,
         trace: Trace,
@@ -443,7 +442,7 @@ impl Judge<'_> {
             Ok(storable) => storable,
             Err(reason) => {
                 if reason.is_lasting() {
-                    store.remember_refusal(key.hash, reason.token(), reply.received);
+                    store.remember_refusal(keys.asked.hash, reason.token(), reply.received);
                 }
                 if let Some(standby) = standby {
                     standby.superseded(store, reason, reply.received);
@@ -465,7 +464,12 @@ impl Judge<'_> {
         }
         let head = self.head(status, headers, &storable);
         let bounds = (body.exact_len(), self.policy.params.max_object);
+        let key = keys.of_answer(storable.search, store.seeds());
         let primary = key.hash;
+        if let Some(standby) = standby.filter(|standby| standby.base.life().key().hash != primary) {
+            // What is stored now says something else of queries, and answers in its place.
+            store.discard(&standby.base);
+        }
         match store.begin(lead, key, &self.policy.share, head.clone(), bounds) {
             Ok(fill) => {
                 let filling = Arc::clone(fill.filling());

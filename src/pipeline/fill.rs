@@ -108,8 +108,8 @@ pub(super) async fn invalidate(exchange: &Exchange, response: &Response) {
         let also = invalidation::also(&target, &response.headers);
         let also = also.filter_map(|named| uri::normalise(&Bytes::from(named)).ok());
         for uri in std::iter::once(exchange.uri.clone()).chain(also) {
-            for stored in snapshot.uris(host, &uri, shared.store.seeds()) {
-                if let Some(others) = shared.purger.invalidate(stored) {
+            for url in snapshot.locations(host, &uri, shared.store.seeds()) {
+                if let Some(others) = shared.purger.invalidate_url(&url) {
                     // It fails only when the process ends.
                     let _ = others.await;
                 }

@@ -17,13 +17,14 @@ use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::cache::bypass::{Participation, ReuseOnly};
 use crate::policy::cache::cookies;
+use crate::policy::cache::key::{CacheKey, Seeds};
 use crate::policy::cache::next::Next;
 use crate::policy::cache::reuse::{self, Reuse, Validate};
 use crate::policy::cache::stale::{self, Grant, NotStale, Stale, StaleFacts};
 use crate::policy::cache::status::{CacheStatus, Forwarded};
 use crate::policy::cache::storing::Terms;
 use crate::snapshot::{CachePolicy, Route};
-use crate::store::{self, Base, Done, Fetched, FollowHandle, Joined, Outcome};
+use crate::store::{self, Base, Done, Fetched, Filling, FollowHandle, Joined, Outcome};
 
 /// A part that begins far behind what has arrived of a response is not waited for.
 const FAR: &str = "range_far";
@@ -44,6 +45,17 @@ enum Step {
     Done(Found),
     /// Look again; the variant to ask for is known now.
     Again(Option<u64>),
+    /// Look again, under the key of exactly what is asked for: what others have fetched by the rule of the path is not what
+    /// this request asks for by its own.
+    Exactly,
+}
+
+/// What former rounds have shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// The variant to ask for.
+    variant: Option<u64>,
+    exactly: bool,
 }
 
 /// Looks the request up and waits for a collapsed fetch where there is one.
@@ -61,11 +73,12 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<F
         exchange.cache_key = Some(question.key.text.clone());
     }
     let lookup = Lookup { route, policy: &policy, question };
-    let mut variant = None;
+    let mut known = Known::default();
     for _ in 0..ROUNDS {
-        match lookup.round(exchange, variant).await? {
+        match lookup.round(exchange, known).await? {
             Step::Done(found) => return Ok(found),
-            Step::Again(known) => variant = known.or(variant),
+            Step::Again(variant) => known.variant = variant.or(known.variant),
+            Step::Exactly => known.exactly = true,
         }
     }
     Ok(alone(exchange, Forwarded::UriMiss, "rounds_spent"))
@@ -87,24 +100,27 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    async fn round(&self, exchange: &mut Exchange, known: Option<u64>) -> Result<Step, ProxyError> {
+    async fn round(&self, exchange: &mut Exchange, known: Known) -> Result<Step, ProxyError> {
         let store = exchange.worker.shared.store.clone();
-        let rules = rewrite::fingerprint(self.route);
-        let found = store.find(self.question.key.hash, &exchange.head.headers, rules);
-        let next = self.question.next(&found, &store, &self.policy.params, exchange.now);
+        let (ruled, found) = self.find(exchange, known);
+        let key = ruled.as_ref().unwrap_or(&self.question.key);
+        if let Some(shown) = exchange.cache_key.as_mut().filter(|shown| **shown != key.text) {
+            shown.clone_from(&key.text);
+        }
+        let next = self.question.next(key, &found, &store, &self.policy.params, exchange.now);
         let (variant, stored) = match found {
             store::Found::Base(base) => match next {
                 Next::Hit => return Ok(Step::Done(hit(exchange, base))),
                 Next::Stale(stale) => {
                     if stale.refresh {
-                        self.refresh(exchange, &base);
+                        self.refresh(exchange, key, &base);
                     }
                     return Ok(Step::Done(stale_hit(exchange, base, stale.grant, CacheStatus::default())));
                 }
                 _ => (base.head().selecting.hash(store.seeds()), Some(base)),
             },
             store::Found::OtherVariants(variant) => (variant, None),
-            store::Found::Nothing => (known.unwrap_or(0), None),
+            store::Found::Nothing => (known.variant.unwrap_or(0), None),
         };
         let why = match next {
             // Nothing but a stored response is a hit.
@@ -114,14 +130,13 @@ impl Lookup<'_> {
             }
             Next::Alone(forwarded, reason) => return Ok(Step::Done(alone(exchange, forwarded, reason))),
             Next::Part(forwarded) => {
-                return match store.follow(&self.question.key, variant) {
+                return match store.follow(key, variant) {
                     Some(handle) => self.follow(exchange, handle, Why { forwarded, detail: None }, None).await,
-                    None => self.part(exchange, variant, forwarded).await,
+                    None => self.part(exchange, key, variant, forwarded).await,
                 };
             }
             Next::Fetch(forwarded, validates) => Why { forwarded, detail: validates.and_then(Validate::detail) },
         };
-        let key = &self.question.key;
         // What is stored is validated by HEAD as well.
         let is_head = self.question.participation == Participation::ReuseOnly(ReuseOnly::Head);
         match if is_head { store.join_head(key, variant) } else { store.join(key, variant) } {
@@ -129,13 +144,33 @@ impl Lookup<'_> {
             Joined::Leader(lead) => {
                 // The fetch one would have followed may have ended between the look and the join.
                 if stored.is_none()
-                    && let store::Found::Base(base) = store.find(self.question.key.hash, &exchange.head.headers, rules)
+                    && let (_, store::Found::Base(base)) = self.find(exchange, known)
                     && reuse::decide(&base.terms(), &self.question.directives, exchange.now) == Reuse::Fresh
                 {
                     return Ok(Step::Done(hit(exchange, base)));
                 }
-                self.lead(exchange, lead, why, stored).await
+                self.lead(exchange, key, lead, why, stored).await
             }
+        }
+    }
+
+    /// What is stored, and the key it goes by, where that is not the one of exactly what is asked for.
+    fn find(&self, exchange: &Exchange, known: Known) -> (Option<CacheKey>, store::Found) {
+        let store = &exchange.worker.shared.store;
+        let rules = rewrite::fingerprint(self.route);
+        let look = |key: &CacheKey| store.find(key.hash, &exchange.head.headers, rules);
+        if known.exactly {
+            return (None, look(&self.question.key));
+        }
+        self.question.locate(store, look, |found| found)
+    }
+
+    /// True when a response that others asked for is stored under a key of this request, too.
+    fn is_asked_for(&self, filling: &Filling, seeds: &Seeds) -> bool {
+        let (key, theirs) = (&self.question.key, filling.life().key());
+        match &theirs.search {
+            None => theirs.hash == key.hash,
+            Some(rule) => theirs.hash == key.under(rule, seeds).hash,
         }
     }
 
@@ -158,6 +193,11 @@ impl Lookup<'_> {
         let request = &exchange.head.headers;
         let rules = rewrite::fingerprint(self.route);
         match outcome {
+            Outcome::Shared(Fetched::Filling(filling))
+                if !self.is_asked_for(&filling, exchange.worker.shared.store.seeds()) =>
+            {
+                Ok(Step::Exactly)
+            }
             Outcome::Shared(Fetched::Filling(filling)) if filling.serves(request, rules) => {
                 if reuse::decide(&filling.head().terms, &self.question.directives, exchange.worker.now())
                     != Reuse::Fresh
@@ -189,11 +229,12 @@ impl Lookup<'_> {
     async fn lead(
         &self,
         exchange: &mut Exchange,
+        key: &CacheKey,
         lead: store::FetchLead,
         why: Why,
         validating: Option<Arc<Base>>,
     ) -> Result<Step, ProxyError> {
-        let job = Job::new(exchange, self.route, self.policy, self.question.key.clone(), lead, validating)?;
+        let job = Job::new(exchange, self.route, self.policy, self.question.keys(key), lead, validating)?;
         let Ok(report) = fetch::start(job).await else { return Ok(Step::Again(None)) };
         exchange.trace = report.trace;
         let landed = match report.landed {
@@ -233,14 +274,20 @@ impl Lookup<'_> {
 
     /// A part of something that is not here leads no fetch of the whole: the farm sends it sooner alone. Of many that ask
     /// for the beginning one does so; the others have it from the whole that is fetched behind it.
-    async fn part(&self, exchange: &mut Exchange, variant: u64, forwarded: Forwarded) -> Result<Step, ProxyError> {
+    async fn part(
+        &self,
+        exchange: &mut Exchange,
+        key: &CacheKey,
+        variant: u64,
+        forwarded: Forwarded,
+    ) -> Result<Step, ProxyError> {
         let store = exchange.worker.shared.store.clone();
-        let lead = match range::begins_near(exchange).then(|| store.join_part(&self.question.key, variant)) {
+        let lead = match range::begins_near(exchange).then(|| store.join_part(key, variant)) {
             None => None,
             Some(Joined::Leader(lead)) => {
                 // The whole may have come in between the look and the join.
                 let rules = rewrite::fingerprint(self.route);
-                if let store::Found::Base(_) = store.find(self.question.key.hash, &exchange.head.headers, rules) {
+                if let store::Found::Base(_) = store.find(key.hash, &exchange.head.headers, rules) {
                     return Ok(Step::Again(None));
                 }
                 Some(lead)
@@ -254,7 +301,7 @@ impl Lookup<'_> {
             }
         };
         exchange.cache = Some(passed(forwarded, ReuseOnly::Range.token()));
-        let behind = Behind { policy: Arc::clone(self.policy), key: self.question.key.clone(), variant, lead };
+        let behind = Behind { policy: Arc::clone(self.policy), keys: self.question.keys(key), variant, lead };
         Ok(Step::Done(Found::Forward(Some(behind))))
     }
 
@@ -267,18 +314,18 @@ impl Lookup<'_> {
 
     /// Has a stored response fetched anew behind this answer, unless somebody does so already, or this worker has enough
     /// of such fetches under way: then a later request brings it about.
-    fn refresh(&self, exchange: &Exchange, base: &Arc<Base>) {
+    fn refresh(&self, exchange: &Exchange, key: &CacheKey, base: &Arc<Base>) {
         if self.question.participation == Participation::ReuseOnly(ReuseOnly::RequestNoStore) {
             return;
         }
         let store = &exchange.worker.shared.store;
         let Some(turn) = base.life().take_turn() else { return };
         let Some(slot) = exchange.worker.refresh_slot() else { return };
-        let Joined::Leader(lead) = store.join(&self.question.key, base.head().selecting.hash(store.seeds())) else {
+        let Joined::Leader(lead) = store.join(key, base.head().selecting.hash(store.seeds())) else {
             return;
         };
         let stored = Some(Arc::clone(base));
-        let Ok(job) = Job::new(exchange, self.route, self.policy, self.question.key.clone(), lead, stored) else {
+        let Ok(job) = Job::new(exchange, self.route, self.policy, self.question.keys(key), lead, stored) else {
             return;
         };
         // Nobody waits for the report; the fetch goes its way whatever becomes of this exchange.

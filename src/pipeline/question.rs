@@ -1,6 +1,8 @@
 //! What a request comes to before the store is asked: whether the cache takes part, under which key it looks, and what
 //! comes next with what it finds. Asked by the stage that looks up, for a client, and by the one that explains.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method};
 
 use super::context::Exchange;
@@ -9,6 +11,7 @@ use crate::policy::cache::bypass::{self, Bypass, Participation};
 use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
 use crate::policy::cache::next::{self, Next, NextFacts, Stored};
+use crate::policy::cache::search::SearchRule;
 use crate::policy::cache::status::Forwarded;
 use crate::policy::cache::{CacheParams, RequestFacts};
 use crate::policy::uri::NormalUri;
@@ -45,6 +48,7 @@ impl<'a> Asked<'a> {
 
 /// What the store is asked.
 pub(super) struct Question {
+    /// Of exactly what is asked for; what origins said of queries may lead to another, see [`Question::locate`].
     pub(super) key: CacheKey,
     pub(super) directives: RequestDirectives,
     pub(super) participation: Participation,
@@ -72,8 +76,31 @@ impl Question {
         }
     }
 
-    /// What comes next, given what the store holds.
-    pub(super) fn next(&self, found: &Found, store: &Store, params: &CacheParams, now: Now) -> Next {
+    /// The keys of a fetch that is asked for under `key`.
+    pub(super) fn keys(&self, key: &CacheKey) -> Keys {
+        Keys { asked: key.clone(), exact: key.search.is_some().then(|| self.key.clone()) }
+    }
+
+    /// Where the answer stands, and what `look` sees there: by the rule that the origin stated for queries of this path,
+    /// else under the key itself, which `None` stands for. What is not there either is to be fetched by the rule, for
+    /// everybody who asks for the same.
+    pub(super) fn locate<T>(
+        &self,
+        store: &Store,
+        look: impl Fn(&CacheKey) -> T,
+        found: impl Fn(&T) -> &Found,
+    ) -> (Option<CacheKey>, T) {
+        let Some(ruled) = store.ruled(&self.key) else { return (None, look(&self.key)) };
+        let by_rule = look(&ruled);
+        if matches!(found(&by_rule), Found::Base(_)) {
+            return (Some(ruled), by_rule);
+        }
+        let exact = look(&self.key);
+        if matches!(found(&exact), Found::Nothing) { (Some(ruled), by_rule) } else { (None, exact) }
+    }
+
+    /// What comes next, given what the store holds under `key`.
+    pub(super) fn next(&self, key: &CacheKey, found: &Found, store: &Store, params: &CacheParams, now: Now) -> Next {
         let terms = if let Found::Base(base) = found { Some(base.terms()) } else { None };
         let stored = match (found, &terms) {
             (Found::Base(_), Some(terms)) => Stored::Selected(terms),
@@ -82,7 +109,29 @@ impl Question {
         };
         let facts = NextFacts { participation: self.participation, request: &self.directives, stored };
         let setback = || if let Found::Base(base) = found { base.life().setback() } else { None };
-        next::decide(&facts, setback, || store.refusal(self.key.hash, now), params, now)
+        next::decide(&facts, setback, || store.refusal(key.hash, now), params, now)
+    }
+}
+
+/// The keys of one fetch.
+pub(super) struct Keys {
+    /// By which others find it.
+    pub(super) asked: CacheKey,
+    /// Of exactly what is asked for; `None` = `asked`.
+    exact: Option<CacheKey>,
+}
+
+impl Keys {
+    /// The key to store the answer under, which may state another rule of queries than the one it was asked for by.
+    pub(super) fn of_answer(self, rule: Option<SearchRule>, seeds: &Seeds) -> CacheKey {
+        if rule.as_ref() == self.asked.search.as_deref() {
+            return self.asked;
+        }
+        let exact = self.exact.unwrap_or(self.asked);
+        match rule {
+            Some(rule) => exact.under(&Arc::new(rule), seeds),
+            None => exact,
+        }
     }
 }
 

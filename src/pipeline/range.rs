@@ -10,11 +10,11 @@ use super::context::Exchange;
 use super::fetch::{self, Job};
 use super::forward::Reply;
 use super::question::Asked;
+use super::question::Keys;
 use super::rewrite;
 use crate::body::{Arriving, Body, Response, Sequence, SpoolReader, StoredBody};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::cache::ResponseFacts;
-use crate::policy::cache::key::CacheKey;
 use crate::policy::cache::range::{self, Part, Wanted, WholeFacts};
 use crate::snapshot::{CachePolicy, Route};
 use crate::store::{Done, Filling, Found, Joined, PartLead};
@@ -108,7 +108,7 @@ pub(super) async fn is_near(exchange: &Exchange, filling: &Filling, reader: &mut
 /// The whole of something that a part is forwarded of, as `lookup` left it.
 pub(super) struct Behind {
     pub(super) policy: Arc<CachePolicy>,
-    pub(super) key: CacheKey,
+    pub(super) keys: Keys,
     /// The variant to ask for.
     pub(super) variant: u64,
     /// The duty towards those who wait for the whole to be begun; `None` where the part lies too far behind.
@@ -142,7 +142,7 @@ pub(super) fn fill_behind(
 
 /// Begins the fetch, unless it is under way or done.
 fn begin(exchange: &Exchange, route: &Arc<Route>, behind: Behind, reply: &Reply) -> Result<(), &'static str> {
-    let Behind { policy, key, variant, .. } = behind;
+    let Behind { policy, keys, variant, .. } = behind;
     let response = ResponseFacts {
         status: reply.response.status,
         headers: &reply.response.headers,
@@ -152,18 +152,18 @@ fn begin(exchange: &Exchange, route: &Arc<Route>, behind: Behind, reply: &Reply)
     let store = &exchange.worker.shared.store;
     if let Err(reason) = range::worth_filling(&Asked::of(exchange).facts(), &response, &policy.params) {
         if reason.is_lasting() {
-            store.remember_refusal(key.hash, reason.token(), reply.received);
+            store.remember_refusal(keys.asked.hash, reason.token(), reply.received);
         }
         tracing::debug!(reason = reason.token(), "the whole is not fetched behind a part");
         return Err(reason.token());
     }
     let place = Arc::clone(&exchange.worker.behind).try_acquire_owned().map_err(|_full| "too_many_fills")?;
-    let Joined::Leader(lead) = store.join(&key, variant) else { return Ok(()) };
+    let Joined::Leader(lead) = store.join(&keys.asked, variant) else { return Ok(()) };
     // The fetch that brought it may have ended between the look and the join.
-    if let Found::Base(_) = store.find(key.hash, &exchange.head.headers, rewrite::fingerprint(route)) {
+    if let Found::Base(_) = store.find(keys.asked.hash, &exchange.head.headers, rewrite::fingerprint(route)) {
         return Ok(());
     }
-    let job = Job::new(exchange, route, &policy, key, lead, None).map_err(|error| error.kind.row().reason)?;
+    let job = Job::new(exchange, route, &policy, keys, lead, None).map_err(|error| error.kind.row().reason)?;
     fetch::start_behind(job, place);
     Ok(())
 }

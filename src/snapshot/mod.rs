@@ -23,7 +23,7 @@ use crate::config::Diagnostics;
 use crate::config::model::Config;
 use crate::listener::Settings;
 use crate::observe::{Format, Target};
-use crate::policy::cache::key::{self, Seeds};
+use crate::policy::cache::key::{Location, Seeds};
 use crate::policy::cache::purge;
 use crate::policy::cache::{CacheParams, KeyParams};
 use crate::policy::encoding::CompressParams;
@@ -73,23 +73,23 @@ impl Snapshot {
         policies: Option<&[Arc<CachePolicy>]>,
         seeds: &Seeds,
     ) -> Purge {
-        let uris = match &target {
-            purge::Target::Url { host, uri } => self.uris(host, uri, seeds),
+        let urls = match &target {
+            purge::Target::Url { host, uri } => self.locations(host, uri, seeds),
             _ => Vec::new(),
         };
         let policies = policies.map(|policies| policies.iter().map(|policy| Arc::clone(&policy.name)).collect());
-        Purge { target, uris, policies, soft }
+        Purge { target, urls, policies, soft }
     }
 
-    /// What the cache policies make of one URL (`CacheKey::uri`): they differ in the parts of a query they leave out.
+    /// What the cache policies make of one URL: they differ in the parts of a query they leave out.
     #[must_use]
-    pub fn uris(&self, host: &str, uri: &NormalUri, seeds: &Seeds) -> Vec<u128> {
+    pub fn locations(&self, host: &str, uri: &NormalUri, seeds: &Seeds) -> Vec<Location> {
         let plain = KeyParams::default();
         let keys = self.caches.iter().map(|policy| &policy.params.key).chain([&plain]);
-        let mut uris: Vec<_> = keys.map(|params| key::uri(host, uri.path(), uri.query(), params, seeds)).collect();
-        uris.sort_unstable();
-        uris.dedup();
-        uris
+        let mut urls: Vec<_> = keys.map(|params| Location::new(host, uri.path(), uri.query(), params, seeds)).collect();
+        urls.sort_unstable();
+        urls.dedup();
+        urls
     }
 }
 

@@ -10,6 +10,7 @@ use super::index::{ENTRY_BYTES, Mark};
 use super::ledger::{Charge, Share, lock};
 use super::made::Words;
 use super::memory::Place;
+use super::search::RuleHold;
 use crate::body::StoredBody;
 use crate::clock::Now;
 use crate::policy::cache::key::{CacheKey, Seeds};
@@ -79,6 +80,7 @@ impl Head {
             + self.selecting.bytes()
             + self.tags.bytes()
             + marks as u64 * ENTRY_BYTES
+            + key.search.as_ref().map_or(0, |rule| rule.bytes())
     }
 }
 
@@ -190,6 +192,8 @@ pub struct Life {
     pinned: AtomicBool,
     /// It was searched for such digests.
     searched: AtomicBool,
+    /// The rule of its key is one that purges go by.
+    _rule: Option<RuleHold>,
     /// Guards `dead` against a child that is adopted, a mark that is entered or a turn that is taken while it dies.
     belongings: Mutex<Belongings>,
 }
@@ -208,7 +212,7 @@ struct Belongings {
 }
 
 impl Life {
-    pub(super) fn new(id: u64, key: CacheKey, share: &Arc<Share>, born: u64) -> Self {
+    pub(super) fn new(id: u64, key: CacheKey, rule: Option<RuleHold>, share: &Arc<Share>, born: u64) -> Self {
         Self {
             id,
             key,
@@ -224,6 +228,7 @@ impl Life {
             made: Words::default(),
             pinned: AtomicBool::new(false),
             searched: AtomicBool::new(false),
+            _rule: rule,
             belongings: Mutex::default(),
         }
     }

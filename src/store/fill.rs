@@ -46,6 +46,8 @@ pub enum NotKept {
     Invalidated,
     /// The base has as many children as it may have.
     TooManyChildren,
+    /// Its path has [`super::MAX_RULES`] other rules of queries.
+    TooManyRules,
     /// A rule failed half way: what its readers got is not what the rules promise.
     RewriteFailed,
 }
@@ -61,6 +63,7 @@ impl NotKept {
             Self::CutShort => "cut_short",
             Self::Invalidated => "invalidated",
             Self::TooManyChildren => "too_many_children",
+            Self::TooManyRules => "too_many_rules",
             Self::RewriteFailed => "rewrite_failed",
         }
     }
@@ -398,7 +401,8 @@ impl Sink for ChildFill {
 
 impl Store {
     /// Begins to store the response that `lead` has fetched, and shares it with the followers, or sends them on their own
-    /// way where it answers only the request that fetched it. `expected` is its `Content-Length`, `limit` the policy's
+    /// way where it answers only the request that fetched it. `key` is the one it is stored under, which may be another than
+    /// it was asked for by. `expected` is its `Content-Length`, `limit` the policy's
     /// `max_object`.
     ///
     /// # Errors
@@ -406,14 +410,15 @@ impl Store {
     /// [`NotKept::Invalidated`], to be dropped: they may have asked after the purge, and must ask again.
     pub fn begin(
         &self,
-        lead: FetchLead,
+        mut lead: FetchLead,
         key: CacheKey,
         share: &Arc<Share>,
         head: Head,
         (expected, limit): (Option<u64>, u64),
     ) -> Result<Fill, (FetchLead, NotKept)> {
         let epoch = lead.epoch();
-        let life = Arc::new(Life::new(self.new_id(), key, share, epoch));
+        let Ok(rule) = self.hold_rule(&key, share) else { return Err((lead, NotKept::TooManyRules)) };
+        let life = Arc::new(Life::new(self.new_id(), key, rule, share, epoch));
         let marks = Mark::borne(&self.0.seeds, life.key(), &head.tags);
         life.enter(&marks);
         if self.0.purges.named_since(epoch, &self.0.seeds, life.key(), &marks) {
@@ -426,7 +431,13 @@ impl Store {
             Err(reason) => return Err((lead, reason)),
         };
         let filling = Arc::new(Filling { life: life.clone(), head, spool: writing.spool.clone() });
+        self.remember_rule(life.key());
         let landing = if filling.head.terms.is_shareable() {
+            // It was asked for under another key than the one its head gives it: late-comers go by either.
+            let landed = FetchKey { primary: life.key().hash, ..lead.key() };
+            if landed != lead.key() {
+                lead.also(landed);
+            }
             Some(lead.share(Fetched::Filling(filling.clone())))
         } else {
             lead.release(NOT_SHAREABLE);

@@ -9,6 +9,7 @@
 //! by the connections that may be open.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -101,7 +102,7 @@ impl<K: Copy + Eq + Hash, T: Joinable> Flights<K, T> {
         let (say, word) = watch::channel(None);
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
         shard.insert(key, Flight { number, epoch, word });
-        Joined::Leader(LeadGuard { landing: Landing { table: self.0.clone(), key, number }, say, epoch })
+        Joined::Leader(LeadGuard { landing: Landing { table: self.0.clone(), key, also: None, number }, say, epoch })
     }
 
     /// Follows the flight for `key` that is under way, if there is one that [`Flights::join`] would follow.
@@ -181,8 +182,17 @@ impl<K: Copy + Eq + Hash, T: Joinable> LeadGuard<K, T> {
     /// True while somebody waits for the word.
     #[must_use]
     pub fn is_followed(&self) -> bool {
-        // One receiver is the table's.
-        self.say.receiver_count() > 1
+        // One receiver is the table's, and one more for another key.
+        self.say.receiver_count() > 1 + usize::from(self.landing.also.is_some())
+    }
+
+    /// Makes the flight one for `key` as well, unless somebody leads that already. Once only.
+    pub fn also(&mut self, key: K) {
+        let Landing { table, also, number, .. } = &mut self.landing;
+        if let Entry::Vacant(place) = lock(table.shard(&key)).entry(key) {
+            place.insert(Flight { number: *number, epoch: self.epoch, word: self.say.subscribe() });
+            *also = Some(key);
+        }
     }
 
     fn end(self, outcome: Outcome<T>) {
@@ -203,14 +213,18 @@ impl<K: Copy + Eq + Hash, T: Joinable> LeadGuard<K, T> {
 pub struct Landing<K: Copy + Eq + Hash, T> {
     table: Arc<Table<K, T>>,
     key: K,
+    /// A second key it is found by.
+    also: Option<K>,
     number: u64,
 }
 
 impl<K: Copy + Eq + Hash, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
-        let mut shard = lock(self.table.shard(&self.key));
-        if shard.get(&self.key).is_some_and(|flight| flight.number == self.number) {
-            shard.remove(&self.key);
+        for key in std::iter::once(self.key).chain(self.also) {
+            let mut shard = lock(self.table.shard(&key));
+            if shard.get(&key).is_some_and(|flight| flight.number == self.number) {
+                shard.remove(&key);
+            }
         }
     }
 }
@@ -298,6 +312,26 @@ mod tests {
         drop(leader);
         assert!(matches!(follower.outcome().await, Outcome::LeaderGone));
         drop(lead(&flights));
+    }
+
+    #[tokio::test]
+    async fn a_flight_with_two_keys_is_one() {
+        let flights = Table::default();
+        let mut leader = lead(&flights);
+        leader.also(2);
+        assert!(!leader.is_followed());
+        let Joined::Follower(follower) = flights.join(2, 0, 0) else { panic!("it is led already") };
+        assert!(leader.is_followed());
+        let landing = leader.share(word(true));
+        assert!(matches!(follower.outcome().await, Outcome::Shared(_)));
+        assert!(matches!(flights.join(2, 0, 0), Joined::Follower(_)), "a late-comer");
+        drop(landing);
+        assert!(flights.is_empty());
+        let (mut one, Joined::Leader(two)) = (lead(&flights), flights.join(2, 0, 0)) else { panic!("nobody leads") };
+        one.also(2);
+        drop(one);
+        assert_eq!(flights.len(), 1, "a key that somebody else leads stays theirs");
+        drop(two);
     }
 
     #[tokio::test]

@@ -32,6 +32,11 @@ impl Mark {
         Self(uri)
     }
 
+    /// Any URL of one path ([`CacheKey::path_hash`]). No response bears it; those that are stored by a rule heed its date.
+    pub(super) fn path(path: u128) -> Self {
+        Self(path)
+    }
+
     /// All of a host, on any port.
     pub(super) fn site(seeds: &Seeds, host: &str) -> Self {
         Self::of(seeds, &("site", portless(host)))

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::base::Life;
 use super::index::Index;
 use super::memory::Place;
+use super::search::Rules;
 
 /// How many responses that were used since they were last looked at may be passed over in one eviction. Bounds its cost;
 /// behind them even a used one goes.
@@ -33,6 +34,8 @@ pub(super) struct Ledger {
     orphans: Mutex<Vec<Place>>,
     /// What can be found by URL, site and tag.
     pub(super) index: Index,
+    /// The rules of queries that something is stored by.
+    pub(super) rules: Rules,
 }
 
 /// One policy's part of the store.
@@ -84,6 +87,7 @@ impl Ledger {
             shares: Mutex::default(),
             orphans: Mutex::default(),
             index: Index::default(),
+            rules: Rules::default(),
         }
     }
 

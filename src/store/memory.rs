@@ -18,6 +18,7 @@ use super::base::Slot;
 use super::child::{Child, ChildKind};
 use super::ledger::Ledger;
 use super::peek::Refusal;
+use crate::policy::cache::search::SearchRule;
 
 /// The part of the size that moka may not fill, as a divisor: room for fills in flight, so that what goes to make room is
 /// normally chosen by moka and not by age alone.
@@ -31,7 +32,7 @@ const WEIGHT_UNIT: u64 = 64;
 /// its changes, and whoever demands it waits for whoever is at it.
 const MAINTAIN_SHARE: u64 = 64;
 
-/// What a remembered refusal takes.
+/// What a remembered refusal takes, and a remembered rule besides its text.
 const REFUSAL_BYTES: u64 = 256;
 
 /// Where an entry is found.
@@ -43,12 +44,14 @@ pub(super) enum Place {
     Child(u64, ChildKind),
     /// A refusal under a primary key.
     Refusal(u128),
+    /// The rule of a path ([`CacheKey::path_hash`](crate::policy::cache::key::CacheKey::path_hash)).
+    Rule(u128),
 }
 
 impl Hash for Place {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
-            Self::Primary(key) => state.write_u128(*key),
+            Self::Primary(key) | Self::Rule(key) => state.write_u128(*key),
             Self::Refusal(key) => state.write_u128(!*key),
             Self::Child(base, kind) => {
                 state.write_u64(*base);
@@ -92,6 +95,7 @@ pub(super) enum Entry {
     Slot(Slot),
     Child(Arc<Child>),
     Refusal(Refusal),
+    Rule(Arc<SearchRule>),
 }
 
 /// An entry as moka holds it. What moka has dropped stays in its memory for a while (its table is reclaimed by epochs,
@@ -123,6 +127,7 @@ impl Entry {
             Self::Slot(slot) => slot.iter().map(|base| base.bytes()).sum(),
             Self::Child(child) => child.bytes(),
             Self::Refusal(_) => REFUSAL_BYTES,
+            Self::Rule(rule) => REFUSAL_BYTES + rule.bytes(),
         }
     }
 
@@ -134,7 +139,7 @@ impl Entry {
                 child.retire();
                 true
             }
-            Self::Refusal(_) => false,
+            Self::Refusal(_) | Self::Rule(_) => false,
         }
     }
 }

@@ -13,6 +13,8 @@
 //!   after its response is stored, so that a request finds one or the other; a leader looks once more after joining, for
 //!   the case that it came between.
 //!
+//! - What an origin said of queries (`No-Vary-Search`) is in `search`.
+//!
 //! The disk tier and the fleet tier will be further files here.
 
 mod base;
@@ -26,10 +28,11 @@ mod made;
 mod memory;
 mod peek;
 mod purge;
+mod search;
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -45,6 +48,7 @@ pub use ledger::{Share, ShareStats};
 pub use memory::FILL_SHARE;
 pub use peek::{Refusal, Shelf};
 pub use purge::{Purge, PurgeStats, Purged, Purger, SAMPLE_MAX};
+pub use search::MAX_RULES;
 
 use base::Slot;
 use files::Files;
@@ -120,6 +124,8 @@ struct Inner {
     parts: Flights<FetchKey, Done>,
     makes: Flights<MakeKey, Arc<ChildFilling>>,
     purges: Purges,
+    /// Some origin stated by `No-Vary-Search` what matters of a query.
+    rules_known: AtomicBool,
     next_id: AtomicU64,
 }
 
@@ -158,6 +164,7 @@ impl Store {
             parts: Flights::default(),
             makes: Flights::default(),
             purges: Purges::default(),
+            rules_known: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         }))
     }
@@ -232,14 +239,22 @@ impl Store {
     fn join_as(&self, key: &CacheKey, variant: u64, asked: Asked) -> Joined<FetchKey, Fetched> {
         let purges = &self.0.purges;
         let now = purges.number();
-        self.0.fetches.join(FetchKey { primary: key.hash, variant, asked }, now, purges.date(Mark::url(key.uri)))
+        self.0.fetches.join(FetchKey { primary: key.hash, variant, asked }, now, self.named(key))
     }
 
     /// Follows the fetch for this key and variant, if one is under way.
     #[must_use]
     pub fn follow(&self, key: &CacheKey, variant: u64) -> Option<FollowHandle<Fetched>> {
         let key_of_whole = FetchKey { primary: key.hash, variant, asked: Asked::Whole };
-        self.0.fetches.follow(key_of_whole, self.0.purges.date(Mark::url(key.uri)))
+        self.0.fetches.follow(key_of_whole, self.named(key))
+    }
+
+    /// The number of the last purge that may have named what is under this key by its URL.
+    fn named(&self, key: &CacheKey) -> u64 {
+        let purges = &self.0.purges;
+        let named = purges.date(Mark::url(key.uri));
+        let path = key.search.as_ref().map(|_| purges.date(Mark::path(key.path_hash(&self.0.seeds))));
+        named.max(path.unwrap_or_default())
     }
 
     /// Joins the request for a part of this key and variant that is under way to the farm, or becomes the one that is.
@@ -249,7 +264,7 @@ impl Store {
         let purges = &self.0.purges;
         let now = purges.number();
         let key_of_whole = FetchKey { primary: key.hash, variant, asked: Asked::Whole };
-        self.0.parts.join(key_of_whole, now, purges.date(Mark::url(key.uri)))
+        self.0.parts.join(key_of_whole, now, self.named(key))
     }
 
     /// Puts a freshened head on a stored response after a 304, which was asked for by the fetch that began at `epoch`.

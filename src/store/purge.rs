@@ -24,7 +24,7 @@ use super::index::{At, Index, Mark, SHARDS, portless};
 use super::ledger::lock;
 use super::memory::Place;
 use super::{Seeds, Store};
-use crate::policy::cache::key::CacheKey;
+use crate::policy::cache::key::{CacheKey, Location};
 use crate::policy::cache::purge::Target;
 use crate::policy::route::behind_prefix;
 
@@ -47,8 +47,8 @@ pub const SAMPLE_MAX: usize = 100;
 pub struct Purge {
     /// What it reaches.
     pub target: Target,
-    /// For [`Target::Url`]: every [`CacheKey::uri`] the URL has, since policies differ in what they leave out of it.
-    pub uris: Vec<u128>,
+    /// For [`Target::Url`]: every location the URL has, since policies differ in what they leave out of it.
+    pub urls: Vec<Location>,
     /// Only what these cache policies keep; `None` = whatever.
     pub policies: Option<Vec<Arc<str>>>,
     /// Not removed, but validated before it is used again.
@@ -150,7 +150,9 @@ impl Purges {
             return false;
         }
         let place = key.place();
-        let mut marks = marks.iter().copied().chain([Mark::ALL]).chain(Mark::prefixes(seeds, place.host, place.path));
+        let path = key.search.as_ref().map(|_| Mark::path(key.path_hash(seeds)));
+        let marks = marks.iter().copied().chain([Mark::ALL]).chain(path);
+        let mut marks = marks.chain(Mark::prefixes(seeds, place.host, place.path));
         marks.any(|mark| self.date(mark) > began)
     }
 
@@ -287,27 +289,31 @@ impl Store {
         let _turn = purges.walking.lock().await;
         let marks = self.marks_of(&purge);
         let dated = self.dated(&purge, &marks);
-        let mut settle = Settle { purges, numbered: None };
-        purges.announce(dated.into_iter(), |number| {
-            let numbered = Arc::new(Numbered { number, marks, purge });
-            settle.numbered = Some(numbered.clone());
-            purges.current.store(Some(numbered));
+        let settle = Settle { purges };
+        let show = |number, marks| {
+            let numbered = Arc::new(Numbered { number, marks, purge: purge.clone() });
+            purges.current.store(Some(numbered.clone()));
             purges.is_walking.store(true, Ordering::Release);
-        });
+            numbered
+        };
+        let mut shown = None;
+        let number = purges.announce(dated.into_iter(), |number| shown = Some(show(number, marks)));
+        // A fetch may have stated a rule that nothing was stored by before; one that does so from now on heeds the number.
+        let marks = self.marks_of(&purge);
+        let numbered = shown.filter(|shown| shown.marks == marks).unwrap_or_else(|| show(number, marks));
         let mut purged = Purged::default();
-        if let Some(numbered) = &settle.numbered {
-            let mut walk = Walk::new(numbered);
-            while let Some(found) = walk.next(&self.0.ledger.index) {
-                for life in found {
-                    self.strike(numbered, &life, &mut purged);
-                }
-                // What moka has to do about it is done here: else whichever worker comes next would.
-                self.0.memory.maintain();
-                tokio::task::yield_now().await;
+        let mut walk = Walk::new(&numbered);
+        while let Some(found) = walk.next(&self.0.ledger.index) {
+            for life in found {
+                self.strike(&numbered, &life, &mut purged);
             }
-            let counter = if numbered.purge.soft { &purges.softened } else { &purges.removed };
-            counter.fetch_add(purged.responses, Ordering::Relaxed);
+            // What moka has to do about it is done here: else whichever worker comes next would.
+            self.0.memory.maintain();
+            tokio::task::yield_now().await;
         }
+        let counter = if numbered.purge.soft { &purges.softened } else { &purges.removed };
+        counter.fetch_add(purged.responses, Ordering::Relaxed);
+        drop(settle);
         purges.asked.fetch_add(1, Ordering::Relaxed);
         purged
     }
@@ -332,7 +338,13 @@ impl Store {
     pub(super) fn invalidate(&self, uri: u128) -> Invalidating {
         let mark = Mark::url(uri);
         self.0.purges.announce(std::iter::once(mark), |_| ());
-        Invalidating { store: self.clone(), mark, from: 0, removed: 0 }
+        Invalidating { store: self.clone(), marks: vec![mark], from: 0, removed: 0 }
+    }
+
+    /// The same for every response that answers a URL, for it exactly or by what its origin said of queries.
+    pub(super) fn invalidate_url(&self, url: &Location) -> Invalidating {
+        self.0.purges.announce([Mark::url(url.uri), Mark::path(url.place)].into_iter(), |_| ());
+        Invalidating { store: self.clone(), marks: self.marks_of_url(url).collect(), from: 0, removed: 0 }
     }
 
     /// Marks one response, if the purge names it.
@@ -365,7 +377,7 @@ impl Store {
     fn marks_of(&self, purge: &Purge) -> Vec<Mark> {
         let seeds = &self.0.seeds;
         match &purge.target {
-            Target::Url { .. } => purge.uris.iter().map(|uri| Mark::url(*uri)).collect(),
+            Target::Url { .. } => purge.urls.iter().flat_map(|url| self.marks_of_url(url)).collect(),
             Target::Tags(tags) => tags.iter().map(|tag| Mark::tag(seeds, tag)).collect(),
             Target::Groups { scheme, host, groups } => {
                 groups.iter().map(|group| Mark::group(seeds, scheme, host, group)).collect()
@@ -375,20 +387,32 @@ impl Store {
         }
     }
 
+    /// The marks of what answers a URL: what is stored for it exactly, and by each rule of its path.
+    fn marks_of_url(&self, url: &Location) -> impl Iterator<Item = Mark> {
+        let rules = self.0.ledger.rules.of(url.place).into_iter();
+        let by_rule: Vec<_> = rules.map(|rule| Mark::url(url.under(&rule, &self.0.seeds))).collect();
+        std::iter::once(Mark::url(url.uri)).chain(by_rule)
+    }
+
     /// The marks whose date a purge moves.
     fn dated(&self, purge: &Purge, marks: &[Mark]) -> Vec<Mark> {
         match &purge.target {
-            Target::Url { .. } | Target::Tags(_) | Target::Groups { .. } | Target::Host(_) => marks.to_vec(),
+            Target::Url { .. } => {
+                let paths = purge.urls.iter().map(|url| Mark::path(url.place));
+                marks.iter().copied().chain(paths).collect()
+            }
+            Target::Tags(_) | Target::Groups { .. } | Target::Host(_) => marks.to_vec(),
             Target::Prefix { host, path } => Mark::prefixes(&self.0.seeds, host, path).last().into_iter().collect(),
             Target::All => vec![Mark::ALL],
         }
     }
 }
 
-/// A walk over what is stored for a URI, which removes it.
+/// A walk over what is stored for a URL, which removes it.
 pub(super) struct Invalidating {
     store: Store,
-    mark: Mark,
+    /// What is still to be walked, the last first.
+    marks: Vec<Mark>,
     from: u64,
     pub(super) removed: usize,
 }
@@ -397,17 +421,28 @@ impl Invalidating {
     /// Removes the next few; false when that was all.
     pub(super) fn step(&mut self) -> bool {
         let index = &self.store.0.ledger.index;
-        let Some((found, next)) = index.bearers(self.mark, self.from, SLICE) else { return false };
-        self.removed += found.iter().filter(|life| self.store.remove_life(life)).count();
-        self.from = next;
-        index.bearers(self.mark, next, 1).is_some()
+        while let Some(mark) = self.marks.last().copied() {
+            let found = index.bearers(mark, self.from, SLICE);
+            if let Some((found, next)) = &found {
+                self.removed += found.iter().filter(|life| self.store.remove_life(life)).count();
+                self.from = *next;
+                if index.bearers(mark, *next, 1).is_some() {
+                    return true;
+                }
+            }
+            self.marks.pop();
+            self.from = 0;
+            if found.is_some() {
+                return !self.marks.is_empty();
+            }
+        }
+        false
     }
 }
 
 /// Takes a purge from view, however its walk ends.
 struct Settle<'a> {
     purges: &'a Purges,
-    numbered: Option<Arc<Numbered>>,
 }
 
 impl Drop for Settle<'_> {
@@ -447,7 +482,15 @@ impl Purger {
     /// fetches in flight from being stored. Most URIs have few, which are gone when this returns; of one that has many the
     /// others go beside the workers, and are gone when the task has ended. It goes on when nobody waits for it.
     pub fn invalidate(&self, uri: u128) -> Option<JoinHandle<()>> {
-        let mut invalidating = self.store.invalidate(uri);
+        self.finish(self.store.invalidate(uri))
+    }
+
+    /// The same for every response that answers a URL, for it exactly or by what its origin said of queries.
+    pub fn invalidate_url(&self, url: &Location) -> Option<JoinHandle<()>> {
+        self.finish(self.store.invalidate_url(url))
+    }
+
+    fn finish(&self, mut invalidating: Invalidating) -> Option<JoinHandle<()>> {
         invalidating.step().then(|| {
             self.beside.spawn(async move {
                 while invalidating.step() {

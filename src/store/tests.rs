@@ -10,8 +10,11 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::body::Body;
 use crate::clock::Clock;
+use crate::policy::cache::KeyParams;
 use crate::policy::cache::freshness::{Freshness, Lifetime, LifetimeSource};
+use crate::policy::cache::key::{self, KeyFacts, Location};
 use crate::policy::cache::purge::Target;
+use crate::policy::cache::search::{NO_VARY_SEARCH, SearchRule};
 use crate::policy::cache::storing::Terms;
 use crate::policy::cache::tags::Tags;
 use crate::policy::cache::vary::Selecting;
@@ -24,7 +27,7 @@ const MIB: u64 = 1024 * KIB;
 fn key(number: u64) -> CacheKey {
     // A hash of the number, as keys are: moka's sketch relies on spread.
     let hash = u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-    CacheKey { text: format!("http://h/{number}").into(), hash, uri: hash }
+    CacheKey { text: format!("http://h/{number}").into(), hash, uri: hash, search: None }
 }
 
 fn headers(lines: &[(HeaderName, &'static str)]) -> HeaderMap {
@@ -98,7 +101,10 @@ fn found(store: &Store, key: &CacheKey) -> Option<Arc<Base>> {
 }
 
 fn invalidate(store: &Store, uri: u128) -> usize {
-    let mut invalidating = store.invalidate(uri);
+    removed(store.invalidate(uri))
+}
+
+fn removed(mut invalidating: purge::Invalidating) -> usize {
     while invalidating.step() {}
     invalidating.removed
 }
@@ -478,7 +484,7 @@ fn by_tag(tag: &str) -> Target {
 }
 
 fn order(target: Target, soft: bool) -> Purge {
-    Purge { target, uris: Vec::new(), policies: None, soft }
+    Purge { target, urls: Vec::new(), policies: None, soft }
 }
 
 /// Runs a purge to its end.
@@ -494,7 +500,7 @@ fn purge(store: &Store, target: Target, soft: bool) -> Purged {
 
 fn place(url: &str) -> CacheKey {
     let hash = store_hash(url);
-    CacheKey { text: format!("{url} cache=static").into(), hash, uri: hash }
+    CacheKey { text: format!("{url} cache=static").into(), hash, uri: hash, search: None }
 }
 
 fn store_hash(text: &str) -> u128 {
@@ -512,9 +518,11 @@ fn a_purge_reaches_what_it_names_and_nothing_else() {
         for (url, tags) in urls.iter().zip(heads) {
             put_head(&store, &share, &place(url), tagged(tags), 10).expect("fits");
         }
-        let uris = if matches!(target, Target::Url { .. }) { vec![place(urls[1]).uri] } else { Vec::new() };
+        let mut named = location("/a", &store);
+        named.uri = place(urls[1]).uri;
+        let urls_named = if matches!(target, Target::Url { .. }) { vec![named] } else { Vec::new() };
         let policies = policies.map(|name| vec![Arc::from(name)]);
-        let order = Purge { target, uris, policies, soft: false };
+        let order = Purge { target, urls: urls_named, policies, soft: false };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let dry = runtime.block_on(store.purge_dry(order.clone()));
         assert_eq!(store.stats().marks, 12 + 6, "a dry run changes nothing");
@@ -751,4 +759,114 @@ fn a_hundred_thousand_purged_hold_nobody() {
             eprintln!("{what}: {}, median {:?}, 99.9 % {:?}, longest {:?}", polls.len(), at(0.5), at(0.999), at(1.0));
         }
     }
+}
+
+/// The location of `http://h` and this path with its query.
+fn location(target: &str, store: &Store) -> Location {
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    Location::new("h", path, query, &KeyParams::default(), store.seeds())
+}
+
+/// The key of a URL of `http://h`, and of what answers it by a rule.
+fn asked(target: &str, store: &Store) -> CacheKey {
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let none = HeaderMap::new();
+    let facts = KeyFacts { scheme: "http", host: "h", path, query, policy: "static", route: None, headers: &none };
+    key::build(&facts, &KeyParams::default(), store.seeds())
+}
+
+fn rule(field: &'static str) -> Arc<SearchRule> {
+    let field = [(NO_VARY_SEARCH, HeaderValue::from_static(field))];
+    Arc::new(SearchRule::read(&field.into_iter().collect()).expect("a rule"))
+}
+
+fn purge_url(store: &Store, target: &str) -> Purged {
+    let named = Target::url(&format!("http://h{target}")).expect("a URL");
+    let purge = Purge { target: named, urls: vec![location(target, store)], policies: None, soft: false };
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(store.purge(purge))
+}
+
+#[test]
+fn what_is_stored_by_a_rule_is_found_and_purged_by_every_url_it_answers() {
+    let (no_a, only_b) = (rule("params=(\"a\")"), rule("except=(\"b\")"));
+    for invalidated in [false, true] {
+        let store = Store::new(8 * MIB);
+        let share = store.share("static", None);
+        assert!(store.ruled(&asked("/p?a=1", &store)).is_none());
+        let keep = |target: &str, rule| {
+            let key = asked(target, &store).under(rule, store.seeds());
+            put_head(&store, &share, &key, tagged(""), 10).expect("fits");
+            key
+        };
+        let of_a = keep("/p?a=1&b=1", &no_a);
+        let of_other = keep("/p?a=1&b=2", &no_a);
+        let elsewhere = keep("/q?a=1&b=1", &no_a);
+        let by_older = keep("/p?b=1&c=9", &only_b);
+        assert_eq!(
+            store.ruled(&asked("/p?b=1&x", &store)).expect("a rule").hash,
+            by_older.hash,
+            "the last word counts"
+        );
+        assert_eq!(store.ruled(&asked("/q?b=1&a=7", &store)).expect("a rule").hash, elsewhere.hash);
+        assert!(store.ruled(&asked("/r?b=1", &store)).is_none());
+        let path = of_a.path_hash(store.seeds());
+        assert_eq!(store.0.ledger.rules.of(path).len(), 2);
+        let removed = if invalidated {
+            removed(store.invalidate_url(&location("/p?b=1&a=5", &store))) as u64
+        } else {
+            purge_url(&store, "/p?b=1&a=5").responses
+        };
+        assert_eq!(removed, 2);
+        let gone = [&of_a, &of_other, &elsewhere, &by_older].map(|key| found(&store, key).is_none());
+        assert_eq!(gone, [true, false, false, true]);
+        store.housekeep();
+        assert_eq!(
+            store.0.ledger.rules.of(path),
+            std::slice::from_ref(&no_a),
+            "a rule is held as long as something is stored by it"
+        );
+    }
+}
+
+#[test]
+fn a_purge_reaches_a_fetch_whose_rule_shows_only_in_its_head() {
+    let no_a = rule("params=(\"a\")");
+    let store = Store::new(8 * MIB);
+    let share = store.share("static", None);
+    let exact = asked("/p?a=1", &store);
+    let ruled = exact.under(&no_a, store.seeds());
+    let begin = |lead| store.begin(lead, ruled.clone(), &share, head(60), (None, MIB)).map_err(|(_, reason)| reason);
+    let leading = lead(&store, &exact);
+    purge_url(&store, "/p?a=2");
+    assert_eq!(begin(leading).map(|_| ()), Err(NotKept::Invalidated), "purged before its head");
+    let mut fill = begin(lead(&store, &exact)).expect("not purged since");
+    assert!(matches!(store.join(&ruled, 0), Joined::Follower(_)), "it is found by its own key as well");
+    assert!(matches!(store.join(&exact, 0), Joined::Follower(_)));
+    purge_url(&store, "/p?a=2");
+    assert!(matches!(store.join(&ruled, 0), Joined::Leader(_)), "whoever asks after the purge does not get it");
+    fill.push(Bytes::from_static(b"x"));
+    assert_eq!(fill.finish(None).map(|_| ()), Err(NotKept::Invalidated), "purged behind its head");
+    let begun = begin(lead(&store, &exact)).expect("not purged since");
+    purge_url(&store, "/other?a=2");
+    assert!(begun.finish(None).is_ok(), "another path is nobody's business");
+}
+
+#[test]
+fn a_path_has_so_many_rules_and_no_more() {
+    let store = Store::new(8 * MIB);
+    let share = store.share("static", None);
+    let keep = |number: usize| {
+        let field = HeaderValue::try_from(format!("params=(\"p{number}\")")).expect("a value");
+        let rule = SearchRule::read(&[(NO_VARY_SEARCH, field)].into_iter().collect()).expect("a rule");
+        let key = asked("/p?a=1", &store).under(&Arc::new(rule), store.seeds());
+        put_head(&store, &share, &key, tagged(""), 10).map(|_| ())
+    };
+    for number in 0..MAX_RULES {
+        assert_eq!(keep(number), Ok(()));
+    }
+    assert_eq!(keep(MAX_RULES), Err(NotKept::TooManyRules));
+    assert_eq!(keep(0), Ok(()), "those that are held stay usable");
+    assert_eq!(purge_url(&store, "/p?a=1").responses, MAX_RULES as u64);
+    store.housekeep();
+    assert_eq!(keep(MAX_RULES), Ok(()));
 }

@@ -354,3 +354,49 @@ fn who_wants_content_does_not_wait_for_a_head() {
     held.open();
     assert_eq!(waiting.answer("HEAD").unwrap().expect(200).field("etag"), Some("\"1\""));
 }
+
+/// An answer whose query matters but for `u`.
+fn whatever_u() -> Reply {
+    fresh().field("No-Vary-Search", "params=(\"u\")")
+}
+
+#[test]
+fn a_rule_that_shows_in_a_head_joins_those_who_ask_the_same_by_it() {
+    let rest = Gate::new();
+    let origin = Origin::always(whatever_u().chunk("one").wait(&rest).chunk("two").last_chunk(&[]));
+    let gate = caching(&origin, "");
+    let mut leader = asking(&gate, "/?u=1&a=1");
+    assert_eq!((leader.head().0, leader.chunk().as_str()), (200, "one"));
+    let mut others: Vec<_> = ["/?u=1&a=1", "/?u=2&a=1", "/?a=1"].iter().map(|target| asking(&gate, target)).collect();
+    for other in &mut others {
+        assert_eq!((other.head().0, other.chunk().as_str()), (200, "one"));
+    }
+    rest.open();
+    for client in others.iter_mut().chain([&mut leader]) {
+        assert_eq!(client.chunk(), "two");
+    }
+    assert_eq!(origin.requests(), 1);
+}
+
+#[test]
+fn those_who_wait_by_a_rule_that_no_longer_holds_ask_for_themselves() {
+    let held = Gate::new();
+    let answers = held.clone();
+    let origin = Origin::start(move |seen| match seen.target.as_str() {
+        "/?u=1" => whatever_u().field("Age", "60").field("ETag", "\"1\"").body("first"),
+        "/?u=2" => fresh().body("for 2").hold(&answers),
+        _ => fresh().body("for others"),
+    });
+    let gate = caching(&origin, "");
+    gate.get("/?u=1").expect(200);
+    let mut leader = asking(&gate, "/?u=2");
+    origin.wait_requests(2);
+    let mut others: Vec<_> = (0..4).map(|_| asking(&gate, "/?u=3")).collect();
+    held.open();
+    assert_eq!(leader.answer("GET").unwrap().expect(200).text(), "for 2");
+    for other in &mut others {
+        assert_eq!(other.answer("GET").unwrap().expect(200).text(), "for others");
+    }
+    // One fetch for those who had waited, and one for those who came later and went by the rule, which is still the last.
+    assert!((3..=4).contains(&origin.requests()), "{}", origin.requests());
+}

@@ -30,6 +30,19 @@ fn purge(gate: &Tidegate, target: &str, fields: &[(&str, &str)]) -> Answer {
 }
 
 #[test]
+fn a_url_is_purged_with_everything_that_answers_it() {
+    let rule = "params=(\"u\")";
+    let origin = tagged(move |_| Reply::new(200).field("No-Vary-Search", rule));
+    let gate = caching(&origin, OPEN);
+    gate.get("/p?u=1&a=1");
+    gate.get("/p?u=1&a=2");
+    assert_eq!(result(&gate.get("/p?u=2&a=1")), "HIT");
+    assert_eq!(purge(&gate, "/p?a=1&u=3", &[]).expect(200).text(), "{\"purged\":1,\"arriving\":0}\n");
+    assert_eq!(result(&gate.get("/p?u=1&a=1")), "MISS");
+    assert_eq!(result(&gate.get("/p?u=4&a=2")), "HIT");
+}
+
+#[test]
 fn purge_is_for_those_a_policy_admits() {
     let origin = tagged(|_| Reply::new(200));
     let closed = caching(&origin, "");

@@ -61,7 +61,7 @@ fn list(line: &[u8], all: &mut Vec<Vec<u8>>) -> Option<()> {
 }
 
 /// RFC 9651 §4.2.5: printable ASCII in quotes, `\"` and `\\` escaped.
-fn string(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+pub(super) fn string(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut rest = text.strip_prefix(b"\"")?;
     let mut string = Vec::new();
     loop {

@@ -10,9 +10,11 @@
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::search::SearchRule;
 use super::{KeyParams, cookies, pattern};
 
 /// Parameters that tell marketing tools where a visitor came from and never change a page (`key.tracking`). Taken from
@@ -106,9 +108,40 @@ pub struct CacheKey {
     /// The hash of host, path and query alone: shared by every response of one URL, whatever scheme, policy, route and
     /// request made of it, for invalidation and purging.
     pub uri: u128,
+    /// The rule that the query in `text` is canonical by; `None` = it stands as it was asked for.
+    pub search: Option<Arc<SearchRule>>,
 }
 
 impl CacheKey {
+    /// The key of all requests that are the same as this one by `rule`: apart from every key without a rule, or with
+    /// another. To be asked of a key without one. Cost: as [`build`].
+    #[must_use]
+    pub fn under(&self, rule: &Arc<SearchRule>, seeds: &Seeds) -> Self {
+        let scheme = self.place().scheme;
+        let location = self.location();
+        let rest = self.text.get(scheme.len() + "://".len() + location.len()..).unwrap_or_default();
+        let canonical = canonical(location, rule);
+        let mut text = format!("{scheme}://{canonical}{rest} search=");
+        push_value(&mut text, rule.text().as_bytes());
+        let mut digest = Digest::ruled(&canonical, rule, seeds);
+        let uri = digest.clone().finish();
+        digest.write(rest);
+        digest.write(scheme);
+        Self { hash: digest.finish(), uri, text: text.into(), search: Some(Arc::clone(rule)) }
+    }
+
+    /// Names host and path alone: shared by every key of one path, whatever its query. See [`Location::place`].
+    #[must_use]
+    pub fn path_hash(&self, seeds: &Seeds) -> u128 {
+        path_hash(self.location(), seeds)
+    }
+
+    /// Host, path and query, as the text has them.
+    fn location(&self) -> &str {
+        let url = self.text.split(' ').next().unwrap_or_default();
+        url.split_once("://").unwrap_or_default().1
+    }
+
     /// Scheme, host with port, and path, read back from the text; without the query.
     #[must_use]
     pub fn place(&self) -> Place<'_> {
@@ -151,16 +184,49 @@ pub fn build(facts: &KeyFacts<'_>, params: &KeyParams, seeds: &Seeds) -> CacheKe
     let uri = digest.clone().finish();
     digest.write(text.get(location.end..).unwrap_or_default());
     digest.write(facts.scheme);
-    CacheKey { hash: digest.finish(), uri, text: text.into() }
+    CacheKey { hash: digest.finish(), uri, text: text.into(), search: None }
 }
 
-/// [`CacheKey::uri`] of the responses of one URL under a policy with this `key`.
-#[must_use]
-pub fn uri(host: &str, path: &str, query: Option<&str>, params: &KeyParams, seeds: &Seeds) -> u128 {
-    let mut text = String::new();
-    push_location(&mut text, host, path, query, params);
+/// One URL as the keys of a policy have it: what purges and invalidations name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Location {
+    /// [`CacheKey::uri`] of the responses stored for exactly this URL.
+    pub uri: u128,
+    /// Names host and path alone; those whose query is canonical by some rule are told apart by [`Location::under`].
+    pub place: u128,
+    text: Box<str>,
+}
+
+impl Location {
+    /// The location of a URL under a policy with this `key`.
+    #[must_use]
+    pub fn new(host: &str, path: &str, query: Option<&str>, params: &KeyParams, seeds: &Seeds) -> Self {
+        let mut text = String::new();
+        push_location(&mut text, host, path, query, params);
+        let mut digest = Digest::new(seeds);
+        digest.write(&text);
+        Self { uri: digest.finish(), place: path_hash(&text, seeds), text: text.into() }
+    }
+
+    /// [`CacheKey::uri`] of the responses that answer this URL by `rule`.
+    #[must_use]
+    pub fn under(&self, rule: &SearchRule, seeds: &Seeds) -> u128 {
+        Digest::ruled(&canonical(&self.text, rule), rule, seeds).finish()
+    }
+}
+
+/// A location with its query in canonical form.
+fn canonical(location: &str, rule: &SearchRule) -> String {
+    let (path, query) = location.split_once('?').unwrap_or((location, ""));
+    let mut text = path.to_owned();
+    push(&mut text, rule.canonical(query).as_bytes());
+    text
+}
+
+fn path_hash(location: &str, seeds: &Seeds) -> u128 {
     let mut digest = Digest::new(seeds);
-    digest.write(&text);
+    digest.write("path");
+    digest.write(location.split('?').next().unwrap_or_default());
     digest.finish()
 }
 
@@ -171,6 +237,15 @@ struct Digest(DefaultHasher, DefaultHasher);
 impl Digest {
     fn new(seeds: &Seeds) -> Self {
         Self(seeds.first.build_hasher(), seeds.second.build_hasher())
+    }
+
+    /// Of a canonical location; `Hash` for `str` ends every text, so no other sequence of texts is the same.
+    fn ruled(canonical: &str, rule: &SearchRule, seeds: &Seeds) -> Self {
+        let mut digest = Self::new(seeds);
+        digest.write("search");
+        digest.write(rule.text());
+        digest.write(canonical);
+        digest
     }
 
     fn write(&mut self, text: &str) {
@@ -352,9 +427,24 @@ mod tests {
         assert_ne!(de.hash, en.hash);
         assert_ne!(de.hash, routed.hash);
         assert_eq!((de.uri, de.uri), (en.uri, routed.uri), "one URL");
-        assert_eq!(uri("h", "/", None, &params, &seeds), de.uri);
-        assert_ne!(uri("h", "/", Some("x"), &params, &seeds), de.uri);
+        let located = |query| Location::new("h", "/", query, &params, &seeds);
+        assert_eq!(located(None).uri, de.uri);
+        assert_ne!(located(Some("x")).uri, de.uri);
+        assert_eq!(located(Some("x")).place, de.path_hash(&seeds));
         assert_eq!(de.place(), Place { scheme: "http", host: "h", path: "/" });
+        let rules = ["params=(\"x\")", "params=(\"x\" \"y\")"].map(|field| {
+            let headers = [(HeaderName::from_static("no-vary-search"), HeaderValue::from_static(field))];
+            Arc::new(SearchRule::read(&headers.into_iter().collect()).expect("a rule"))
+        });
+        let ruled = de.under(&rules[0], &seeds);
+        assert_eq!(&*ruled.text, "http://h/ cache=p header:x-lang=de search=params=(\"x\")");
+        assert_eq!((ruled.place(), ruled.path_hash(&seeds)), (de.place(), de.path_hash(&seeds)));
+        assert_eq!(located(Some("x=1")).under(&rules[0], &seeds), ruled.uri);
+        assert_ne!(located(Some("y=1")).under(&rules[0], &seeds), ruled.uri);
+        assert_ne!(located(Some("x=1")).under(&rules[1], &seeds), ruled.uri);
+        assert_ne!(ruled.uri, de.uri, "what is stored by a rule is stored apart");
+        assert_ne!(ruled.hash, en.under(&rules[0], &seeds).hash);
+        assert_ne!(ruled.hash, de.under(&rules[1], &seeds).hash);
         assert_ne!(de.hash >> 64, de.hash & u128::from(u64::MAX), "the halves are seeded apart");
     }
 }

@@ -2,7 +2,7 @@
 //! how it is validated, freshened and invalidated.
 //!
 //! The order in which an exchange meets these files: [`bypass`] (does the cache take part at all?), [`key`] (where to
-//! look), [`vary`] (which of the stored responses), [`reuse`] (may it be used now?), [`stale`] (or although it is stale?),
+//! look), [`search`] (or where else, by the origin's word), [`vary`] (which of the stored responses), [`reuse`] (may it be used now?), [`stale`] (or although it is stale?),
 //! [`refresh`] (should it be fetched anew behind the answer?), [`next`] (what all of that comes to), [`validation`]
 //! (what to ask the origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
 //! (what an unsafe request made untrue), [`range`] (which part of it the client gets), [`status`] (how the outcome is
@@ -24,9 +24,11 @@ pub mod purge;
 pub mod range;
 pub mod refresh;
 pub mod reuse;
+pub mod search;
 pub mod stale;
 pub mod status;
 pub mod storing;
+mod structured;
 pub mod tags;
 pub mod targeted;
 pub mod validation;

@@ -11,6 +11,7 @@ use http::{HeaderName, Method, StatusCode};
 use super::bypass::{Personal, personal};
 use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{self, Freshness, Lifetime, LifetimeSource};
+use super::search::SearchRule;
 use super::tags::Tags;
 use super::vary::VaryRule;
 use super::{CacheParams, RequestFacts, ResponseFacts, dates, targeted};
@@ -140,6 +141,8 @@ pub struct Storable {
     pub vary: Box<[HeaderName]>,
     /// What it is called.
     pub tags: Tags,
+    /// Which parts of the query matter to it; `None` = all.
+    pub search: Option<SearchRule>,
 }
 
 /// Whether, and on which terms, this response to this request may be stored.
@@ -172,7 +175,8 @@ pub fn decide(
         let nobody = lifetime.source == LifetimeSource::Nobody;
         return Err(if nobody { NotStored::NoFreshness } else { NotStored::NoValidator });
     }
-    Ok(Storable { terms, vary, tags: Tags::read(response.headers, &params.tags)? })
+    let tags = Tags::read(response.headers, &params.tags)?;
+    Ok(Storable { terms, vary, tags, search: SearchRule::read(response.headers) })
 }
 
 /// What the response itself forbids.

@@ -199,11 +199,12 @@ fn read(file: &str, text: &str) -> Vec<Case> {
 
 fn title_line(at: String, line: &str) -> Case {
     let (section, title) = line.split_once(": ").unwrap_or_else(|| panic!("{at}: SECTION: TITLE expected"));
-    let mut words = section.split(' ');
-    let named = words.next() == Some("RFC")
-        && words.next().is_some_and(|number| number.len() == 4 && number.bytes().all(|digit| digit.is_ascii_digit()))
-        && words.next().is_some_and(|part| part.starts_with('§'))
-        && words.next().is_none();
+    // What has no number yet goes by its name.
+    let mut words = section.strip_prefix("draft No-Vary-Search ").unwrap_or(section).split(' ');
+    let is_number =
+        |number: &str| (4..=5).contains(&number.len()) && number.bytes().all(|digit| digit.is_ascii_digit());
+    let numbered = section.starts_with("draft ") || words.next() == Some("RFC") && words.next().is_some_and(is_number);
+    let named = numbered && words.next().is_some_and(|part| part.starts_with('§')) && words.next().is_none();
     assert!(named, "{at}: \"RFC 9111 §4.2\" expected, not {section:?}");
     Case { at, section: section.into(), title: title.into(), policy: String::new(), only: None, steps: Vec::new() }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::RandomState;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, HOST, PRAGMA, RANGE};
@@ -15,6 +16,7 @@ use tidegate::policy::cache::next::{self, Next, NextFacts};
 use tidegate::policy::cache::range::{self, Wanted, WholeFacts};
 use tidegate::policy::cache::refresh::Setback;
 use tidegate::policy::cache::reuse::Validate;
+use tidegate::policy::cache::search::SearchRule;
 use tidegate::policy::cache::stale::{self, Grant, Trouble};
 use tidegate::policy::cache::status::{CacheStatus, Forwarded};
 use tidegate::policy::cache::storing::{self, Storable, Terms};
@@ -38,6 +40,8 @@ pub struct Model {
     /// Newest first.
     stored: Vec<Stored>,
     refused: BTreeMap<u128, (&'static str, Now)>,
+    /// By path.
+    rules: BTreeMap<u128, Arc<SearchRule>>,
 }
 
 #[derive(Debug, Clone)]
@@ -167,7 +171,7 @@ impl Player for Model {
 impl Model {
     pub fn new(params: CacheParams) -> Self {
         let seeds = Seeds { first: RandomState::new(), second: RandomState::new() };
-        Self { params, seeds, stored: Vec::new(), refused: BTreeMap::new() }
+        Self { params, seeds, stored: Vec::new(), refused: BTreeMap::new(), rules: BTreeMap::new() }
     }
 
     /// `pipeline::lookup`
@@ -180,9 +184,8 @@ impl Model {
             *cache = Some(alone(forwarded, reason.token()));
             return self.pass(request, farm);
         }
-        let key = self.key(request, &request.uri);
-        let found =
-            self.stored.iter().position(|stored| stored.key == key && stored.selecting.matches(&request.headers));
+        let exact = self.key(request, &request.uri);
+        let (key, found) = self.locate(request, &exact);
         let (terms, setback) = (found.map(|at| self.stored[at].terms), found.and_then(|at| self.stored[at].setback));
         let stored = match &terms {
             Some(terms) => next::Stored::Selected(terms),
@@ -205,7 +208,7 @@ impl Model {
                 *cache = Some(told);
                 if stale.refresh {
                     // Behind the answer: nobody sees what comes of it but the store.
-                    self.fetch(&request.behind(), farm, (key, found, true), &RequestDirectives::default());
+                    self.fetch(&request.behind(), farm, (exact, key, found, true), &RequestDirectives::default());
                 }
                 return answer;
             }
@@ -224,9 +227,23 @@ impl Model {
             }
             (Next::Fetch(forwarded, validates), _) => (forwarded, validates.and_then(Validate::detail)),
         };
-        let (told, answer) = self.fetch(request, farm, (key, found, false), &directives);
+        let (told, answer) = self.fetch(request, farm, (exact, key, found, false), &directives);
         *cache = Some(CacheStatus { forwarded: Some(forwarded), detail: told.detail.or(detail), ..told });
         answer
+    }
+
+    /// `pipeline::question::locate`
+    fn locate(&self, request: &Request<'_>, exact: &CacheKey) -> (CacheKey, Option<usize>) {
+        let find = |key: &CacheKey| {
+            self.stored.iter().position(|stored| stored.key == *key && stored.selecting.matches(&request.headers))
+        };
+        let Some(rule) = self.rules.get(&exact.path_hash(&self.seeds)) else { return (exact.clone(), find(exact)) };
+        let ruled = exact.under(rule, &self.seeds);
+        let by_rule = find(&ruled);
+        if by_rule.is_none() && self.stored.iter().any(|stored| stored.key == *exact) {
+            return (exact.clone(), find(exact));
+        }
+        (ruled, by_rule)
     }
 
     fn key(&self, request: &Request<'_>, uri: &NormalUri) -> CacheKey {
@@ -250,14 +267,18 @@ impl Model {
             let also = invalidation::also(&target, &reply.headers);
             let named: Vec<_> = also.filter_map(|named| uri::normalise(&Bytes::from(named)).ok()).collect();
             for uri in named.iter().chain([&request.uri]) {
-                self.invalidate(self.key(request, uri).uri);
+                self.invalidate(&self.key(request, uri));
             }
         }
         reply.passed_on()
     }
 
-    fn invalidate(&mut self, uri: u128) {
-        self.stored.retain(|stored| stored.key.uri != uri);
+    fn invalidate(&mut self, exact: &CacheKey) {
+        let seeds = &self.seeds;
+        self.stored.retain(|stored| match &stored.key.search {
+            None => stored.key.uri != exact.uri,
+            Some(rule) => stored.key.uri != exact.under(rule, seeds).uri,
+        });
     }
 
     /// `pipeline::fetch`, of a key, to validate what is stored, behind an answer or not.
@@ -265,7 +286,7 @@ impl Model {
         &mut self,
         request: &Request<'_>,
         farm: &Farm<'_>,
-        (key, validating, behind): (CacheKey, Option<usize>, bool),
+        (exact, key, validating, behind): (CacheKey, CacheKey, Option<usize>, bool),
         directives: &RequestDirectives,
     ) -> (CacheStatus<'static>, Answer) {
         let mut headers = request.headers.clone();
@@ -318,7 +339,7 @@ impl Model {
                 let detail = Some(if differs { "head_differs" } else { "head" });
                 (CacheStatus { detail, ..CacheStatus::default() }, reply.passed_on())
             }
-            Some(reply) => self.take_in(request, reply, (key, validating)),
+            Some(reply) => self.take_in(request, reply, (exact, key, validating)),
             None => {
                 let told = CacheStatus { detail: Some("fetch_failed"), ..CacheStatus::default() };
                 (told, local(StatusCode::BAD_GATEWAY))
@@ -356,6 +377,11 @@ impl Model {
         let facts = ResponseFacts { status: stored.status, headers: &headers, ..reply.facts() };
         let told = CacheStatus { forwarded_status: Some(reply.status), ..CacheStatus::default() };
         match self.may_store(request, &facts) {
+            Ok(storable) if storable.search.as_ref() != stored.key.search.as_deref() => {
+                let (answer, _) = answer(request, &stored, clock.now(), true);
+                let ttl = Some(stored.terms.freshness.ttl(clock.now()));
+                (CacheStatus { ttl, detail: Some("gone"), ..told }, answer)
+            }
             Ok(storable) => {
                 stored.terms = storable.terms;
                 stored.selecting = Selecting::new(&storable.vary, &request.headers);
@@ -367,7 +393,7 @@ impl Model {
                 (CacheStatus { stored: true, ttl, detail, ..told }, answer)
             }
             Err(reason) => {
-                self.invalidate(stored.key.uri);
+                self.stored.retain(|other| other.key.uri != stored.key.uri);
                 let (answer, _) = answer(request, &stored, clock.now(), true);
                 let ttl = Some(stored.terms.freshness.ttl(clock.now()));
                 (CacheStatus { ttl, detail: Some(reason), ..told }, answer)
@@ -379,7 +405,7 @@ impl Model {
         &mut self,
         request: &Request<'_>,
         reply: Reply,
-        (key, validating): (CacheKey, Option<usize>),
+        (exact, key, validating): (CacheKey, CacheKey, Option<usize>),
     ) -> (CacheStatus<'static>, Answer) {
         let facts = RequestFacts { method: &Method::GET, has_body: false, ..request.facts() };
         let storable = match storing::decide(&facts, &reply.facts(), &self.params) {
@@ -401,6 +427,18 @@ impl Model {
             }
         };
         let (now, complete) = (reply.received, reply.complete);
+        let asked = key.hash;
+        let key = match &storable.search {
+            rule if rule.as_ref() == key.search.as_deref() => key,
+            None => exact,
+            Some(rule) => exact.under(&Arc::new(rule.clone()), &self.seeds),
+        };
+        if let Some(rule) = &key.search {
+            self.rules.insert(key.path_hash(&self.seeds), Arc::clone(rule));
+        }
+        if let Some(at) = validating.filter(|_| key.hash != asked) {
+            self.stored.remove(at);
+        }
         let stored = Stored {
             key,
             status: reply.status,
