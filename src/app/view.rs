@@ -200,10 +200,13 @@ fn pool_status(pool: &Pool) -> PoolStatus {
             state: params.state.token(),
             latency_us: by_latency.then(|| live.estimated_latency()),
             healthy: live.healthy(),
+            ejected: live.is_ejected(),
+            ejections: live.ejections(),
             backup: params.backup,
             in_flight: u64::from(live.in_flight()),
             requests: counters.requests,
             failures: counters.failures.iter().map(|(_, count)| count).sum(),
+            failures_by_reason: counters.failures.into_iter().collect(),
             last_probes: live.probes().iter().map(probe_status).collect(),
         }
     });

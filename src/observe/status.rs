@@ -164,6 +164,10 @@ pub struct EndpointStatus {
     pub state: &'static str,
     /// The verdict of the probes; true before the first one and without probes.
     pub healthy: bool,
+    /// Out because of how it answered, whatever the probes say.
+    pub ejected: bool,
+    /// Ejections so far.
+    pub ejections: u64,
     /// `backup`
     pub backup: bool,
     /// Exchanges whose response has not ended.
@@ -174,6 +178,8 @@ pub struct EndpointStatus {
     pub requests: u64,
     /// Attempts that failed.
     pub failures: u64,
+    /// The same by reason.
+    pub failures_by_reason: BTreeMap<&'static str, u64>,
     /// The latest probes, oldest first; bounded by whoever keeps them.
     pub last_probes: Vec<ProbeStatus>,
 }
@@ -345,11 +351,14 @@ pub(crate) mod tests {
                     weight: 3,
                     state: "up",
                     healthy: false,
+                    ejected: true,
+                    ejections: 3,
                     backup: true,
                     in_flight: 5,
                     latency_us: Some(1500),
                     requests: 100,
                     failures: 9,
+                    failures_by_reason: BTreeMap::from([("connect_refused", 7), ("connection_reset", 2)]),
                     last_probes: vec![ProbeStatus { at: at(1_795_416_090), ok: false, detail: "503".into() }],
                 }],
             }],

@@ -59,6 +59,12 @@ pub struct Endpoint {
     healthy: AtomicBool,
     /// When it came back to the pool, by [`millis`]; 0 = it was never away. Slow start counts from here.
     back: AtomicU64,
+    /// Until when it is ejected, by [`millis`]; 0 = it never was.
+    ejected_until: AtomicU64,
+    /// Ejections so far.
+    ejections: AtomicU64,
+    /// Failed attempts in a row.
+    streak: AtomicU32,
     /// [`Latency::to_bits`]; kept in pools that balance by it.
     latency: AtomicU64,
     /// A number made of the address, the same in every process.
@@ -124,6 +130,9 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             back: AtomicU64::new(0),
+            ejected_until: AtomicU64::new(0),
+            ejections: AtomicU64::new(0),
+            streak: AtomicU32::new(0),
             latency: AtomicU64::new(0),
             counters: Tally::default(),
             probes: Mutex::default(),
@@ -193,6 +202,44 @@ impl Endpoint {
         let next = |bits| Some(Latency::from_bits(bits).observe(took, failed, at).to_bits());
         // Every closure result is Some: this cannot fail.
         let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// Whether it is ejected at the moment `millis`.
+    pub(super) fn is_ejected_at(&self, millis: u64) -> bool {
+        self.ejected_until.load(Ordering::Relaxed) > millis
+    }
+
+    /// Whether it is ejected now.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.is_ejected_at(present())
+    }
+
+    /// Ejections so far.
+    #[must_use]
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// Publishes an ejection; slow start counts from its end.
+    pub(super) fn eject(&self, until: u64) {
+        self.ejected_until.store(until, Ordering::Relaxed);
+        self.back.store(until, Ordering::Relaxed);
+        self.streak.store(0, Ordering::Relaxed);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an attempt was answered. Cost: one load, while all is well.
+    pub(super) fn end_streak(&self) {
+        if self.streak.load(Ordering::Relaxed) > 0 {
+            self.streak.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that an attempt failed: how many have in a row, and how many attempts there were in all.
+    pub(super) fn add_to_streak(&self) -> (u32, u64) {
+        let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        (streak, self.counters.requests.load(Ordering::Relaxed).max(1))
     }
 
     /// How long ago it came back, as of the moment `millis`; `None` = it was never away.

@@ -1,7 +1,7 @@
 //! One generation's view of a `[[pool]]`: parameters beside live endpoints.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -13,7 +13,8 @@ use super::farm::Farm;
 use super::moment::present;
 use super::room::{Entry, QueueCounters, Room};
 use super::tls::ClientTls;
-use crate::policy::balance::{Balance, EndpointView, NoEndpoint};
+use crate::policy::balance::{AdminState, Balance, EndpointView, NoEndpoint};
+use crate::policy::health::outlier::{Failing, Failure};
 use crate::policy::health::slow_start;
 use crate::policy::pool::{Address, HostHeader, PoolParams};
 
@@ -83,7 +84,7 @@ impl Pool {
             server_names: server_names.collect(),
             room: previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.room)),
             farm: Arc::clone(farm),
-            learns: params.balance == Balance::PeakEwma || params.adaptive.is_some(),
+            learns: params.balance == Balance::PeakEwma || params.adaptive.is_some() || params.outlier.is_some(),
             has_bounds: params.queue.is_some() || params.max_in_flight.is_some() || params.adaptive.is_some(),
             hosts,
             tokens,
@@ -112,7 +113,7 @@ impl Pool {
             seed: live.seed(),
         }));
         let by_latency = self.params.balance == Balance::PeakEwma;
-        if by_latency || self.params.slow_start.is_some() {
+        if by_latency || self.params.slow_start.is_some() || self.params.outlier.is_some() {
             self.view_in_time(present(), by_latency, views);
         }
     }
@@ -121,6 +122,7 @@ impl Pool {
     #[inline(never)]
     fn view_in_time(&self, millis: u64, by_latency: bool, views: &mut [EndpointView]) {
         for ((view, params), live) in views.iter_mut().zip(&self.params.endpoints).zip(&self.endpoints) {
+            view.healthy &= self.params.outlier.is_none() || !live.is_ejected_at(millis);
             if by_latency {
                 view.latency = live.latency(millis);
             }
@@ -170,14 +172,39 @@ impl Pool {
 
     /// Takes in how an attempt ended, in a pool that `learns`.
     #[inline(never)]
-    pub(super) fn learn(&self, endpoint: &Endpoint, took: Duration, failed: bool) {
-        let millis = present();
+    pub(super) fn learn(&self, endpoint: &Endpoint, took: Duration, failing: Option<Failing>) {
+        let (millis, failed) = (present(), failing.is_some());
         if self.params.balance == Balance::PeakEwma {
             endpoint.observe_latency(took, failed, millis);
         }
         if let Some(adaptive) = &self.params.adaptive {
             self.room.learn(took, failed, Duration::from_millis(millis), adaptive);
         }
+        match failing {
+            None => endpoint.end_streak(),
+            Some(failing) => self.blame(endpoint, failing),
+        }
+    }
+
+    /// Takes in a failure of an endpoint, and ejects it when that is one too many.
+    pub(super) fn blame(&self, endpoint: &Endpoint, failing: Failing) {
+        let Some(params) = &self.params.outlier else { return };
+        let (streak, attempts) = endpoint.add_to_streak();
+        let failure = Failure { endpoint: endpoint.id(), failing, streak, attempts };
+        let up: Vec<u64> = self.up().map(|endpoint| endpoint.id()).collect();
+        let mut outliers = self.room.outliers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ejection) = outliers.observe(&failure, &up, Duration::from_millis(present()), params) else { return };
+        endpoint.eject(u64::try_from(ejection.until.as_millis()).unwrap_or(u64::MAX));
+        drop(outliers);
+        let (reason, last, lasts) = (ejection.reason, ejection.failing.token(), ejection.lasts.as_millis());
+        let (pool, address) = (&self.params.name, endpoint.address());
+        tracing::warn!(pool, endpoint = %address, reason, last, for_ms = lasts, "endpoint is ejected");
+    }
+
+    /// Endpoints that would take traffic if they were well.
+    fn up(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let pairs = self.params.endpoints.iter().zip(&self.endpoints);
+        pairs.filter(|(params, _)| params.state == AdminState::Up && params.weight > 0).map(|(_, live)| live)
     }
 
     /// What `Host` the endpoint sees; `None` = the client's (`host = "preserve"`).

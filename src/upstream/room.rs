@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::farm::Farm;
 use crate::policy::adaptive::{Adaptive, AdaptiveParams};
+use crate::policy::health::outlier::Outliers;
 
 /// See the module. Sequential consistency throughout: who gives back writes the count and then looks for waiters, who
 /// waits joins and then looks at the count, and one of them must see the other.
@@ -23,6 +24,8 @@ pub(super) struct Room {
     /// As many as are in `queue`.
     waiting: AtomicU32,
     queue: Mutex<Queue>,
+    /// What the failures of its endpoints add up to.
+    pub(super) outliers: Mutex<Outliers>,
     adaptive: Mutex<Adaptive>,
     /// What `adaptive` has found; 0 = nothing yet.
     limit: AtomicU32,

@@ -218,6 +218,7 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
         endpoints: addresses.iter().map(endpoint).collect(),
         host: HostHeader::Preserve,
         health: None,
+        outlier: None,
         panic: 0.5,
         retry: RetryParams::default(),
         timeouts: PoolTimeouts {

@@ -300,6 +300,42 @@ fn probes_take_an_endpoint_out_and_bring_it_back() {
 }
 
 #[test]
+fn who_fails_the_traffic_is_ejected_and_comes_back() {
+    let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let told = broken.clone();
+    let failing =
+        Origin::start(move |_| if told.load(Ordering::SeqCst) { Reply::new(500).body("") } else { Reply::ok("a") });
+    let steady = Origin::always(Reply::ok("b"));
+    let keys = "outlier = { consecutive_errors = 3, eject_for = \"1h\" }";
+    let gate = Tidegate::start(&pooled(&[(&failing, ""), (&steady, "")], keys));
+    let mut client = gate.client();
+    let statuses: Vec<_> = (0..20).map(|_| client.get("/").status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 500).count(), 3, "{statuses:?}");
+    assert_eq!(failing.requests(), 3);
+    let row = gate.endpoint(&failing);
+    assert_eq!((&row["ejected"], &row["ejections"], &row["healthy"]), (&true.into(), &1.into(), &true.into()));
+    gate.wait_words("endpoint is ejected");
+    assert!(gate.metrics().contains("tidegate_endpoint_ejected"));
+    // Half of two is one: the last one stays, whatever it does.
+    steady.stop();
+    let alone: Vec<_> = (0..8).map(|_| gate.get("/").status).collect();
+    assert!(alone.iter().all(|status| *status == 502), "{alone:?}");
+    assert_eq!(gate.endpoint(&steady)["ejected"], false);
+    assert_eq!(failing.requests(), 3);
+}
+
+#[test]
+fn an_ejection_ends_by_itself() {
+    let origins = [Origin::always(Reply::raw("")), Origin::always(Reply::ok("b"))];
+    let keys = "outlier = { consecutive_errors = 1, eject_for = \"50ms\", on = [\"reset\"] }\nslow_start = \"0s\"";
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));
+    crate::support::gate::poll("three ejections", || {
+        gate.get("/").expect(200);
+        (gate.endpoint(&origins[0])["ejections"].as_u64() >= Some(3)).then_some(())
+    });
+}
+
+#[test]
 fn below_the_panic_threshold_health_is_ignored() {
     let sick =
         || Origin::start(|seen| if seen.target == "/healthz" { Reply::new(500).body("") } else { Reply::ok("x") });

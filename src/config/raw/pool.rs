@@ -31,6 +31,8 @@ table! {
         adaptive: RawAdaptive,
         /// Probes. Absent: every endpoint counts as healthy.
         health: RawHealth,
+        /// Takes endpoints out by what the traffic shows. Absent: only probes do.
+        outlier: RawOutlier,
         /// Below this share of healthy endpoints health is ignored.
         panic: Share = Share(0.5),
         /// When a failed attempt is repeated on another endpoint.
@@ -45,7 +47,7 @@ table! {
         /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
         tls: RawPoolTls,
     }
-    later { "discover", "outlier", "send_proxy_protocol" }
+    later { "discover", "send_proxy_protocol" }
 }
 
 words! {
@@ -149,6 +151,32 @@ table! {
         fall: Int<1, 100> = Int(3),
         /// Statuses that count as success, such as "200-399" or "200,204,301-302".
         expect: String = "200-399".to_owned(),
+    }
+}
+
+table! {
+    /// Ejection of endpoints that fail the traffic; they come back by themselves.
+    RawOutlier {
+        /// Failures in a row that eject an endpoint.
+        consecutive_errors: Int<1, 10_000> = Int(5),
+        /// Share of failures over 10 s, from 20 attempts on, that ejects as well. Absent: shares are not looked at.
+        error_share: Share,
+        /// What counts as failure.
+        on: List<RawFailing, 1> = List::of([RawFailing::Connect, RawFailing::Reset, RawFailing::Timeout, RawFailing::ServerError]),
+        /// How long the first ejection lasts; each that follows soon lasts twice as long, up to 5 minutes.
+        eject_for: Span<10, DAY> = Span::seconds(10),
+        /// Share of the endpoints in state up that may be out at once.
+        max_ejected: Share = Share(0.5),
+    }
+}
+
+words! {
+    /// One of `outlier.on`.
+    RawFailing {
+        "connect" => Connect,
+        "reset" => Reset,
+        "timeout" => Timeout,
+        "5xx" => ServerError,
     }
 }
 

@@ -7,8 +7,8 @@ use http::HeaderName;
 use super::{Validation, items};
 use crate::config::model::{PoolConfig, UpstreamTlsConfig};
 use crate::config::raw::{
-    RawAdaptive, RawBalance, RawEndpoint, RawHealth, RawOriginProtocol, RawPool, RawPoolTls, RawRetry, RawRetryOn,
-    RawSameSite, RawState, RawSticky,
+    RawAdaptive, RawBalance, RawEndpoint, RawFailing, RawHealth, RawOriginProtocol, RawOutlier, RawPool, RawPoolTls,
+    RawRetry, RawRetryOn, RawSameSite, RawState, RawSticky,
 };
 use crate::config::shape::Given;
 use crate::config::source::Location;
@@ -18,6 +18,7 @@ use crate::policy::balance::hash::HashBy;
 use crate::policy::balance::sticky::{SameSite, StickyParams};
 use crate::policy::balance::{AdminState, Balance};
 use crate::policy::health::HealthParams;
+use crate::policy::health::outlier::{Failing, OutlierParams};
 use crate::policy::pool::{
     Address, EndpointParams, HostHeader, KeepAlive, OriginProtocol, PoolParams, PoolTimeouts, QueueParams,
 };
@@ -45,6 +46,7 @@ impl Validation<'_> {
             endpoints,
             host: self.host_header(&raw.host),
             health: raw.health.given().map(|health| self.health(health)),
+            outlier: raw.outlier.given().map(|raw| outlier(raw)),
             panic: raw.panic.0,
             retry: retry(&raw.retry),
             timeouts: PoolTimeouts {
@@ -230,6 +232,22 @@ fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
     let status = |text: &str| text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
     let (first, last) = (status(first)?, status(last)?);
     (first <= last).then_some(first..=last)
+}
+
+fn outlier(raw: &RawOutlier) -> OutlierParams {
+    let failing = |word: &RawFailing| match word {
+        RawFailing::Connect => Failing::Connect,
+        RawFailing::Reset => Failing::Reset,
+        RawFailing::Timeout => Failing::Timeout,
+        RawFailing::ServerError => Failing::ServerError,
+    };
+    OutlierParams {
+        consecutive_errors: raw.consecutive_errors.get(),
+        error_share: raw.error_share.given().map(|share| share.0),
+        on: raw.on.values().map(failing).collect(),
+        eject_for: raw.eject_for.0,
+        max_ejected: raw.max_ejected.0,
+    }
 }
 
 fn retry(raw: &RawRetry) -> RetryParams {

@@ -135,6 +135,10 @@ fn endpoints(page: &mut Page, pools: &[PoolStatus]) {
         }
     };
     family("tidegate_endpoint_healthy", Kind::Gauge, "The verdict of the probes: 1 up, 0 down.", |e| e.healthy.into());
+    family("tidegate_endpoint_ejected", Kind::Gauge, "1 while an endpoint is out for how it answered.", |e| {
+        e.ejected.into()
+    });
+    family("tidegate_endpoint_ejections_total", Kind::Counter, "Ejections.", |e| e.ejections);
     family("tidegate_endpoint_in_flight", Kind::Gauge, "Exchanges whose response has not ended.", |e| e.in_flight);
     family("tidegate_endpoint_attempts_total", Kind::Counter, "Attempts made.", |e| e.requests);
     family("tidegate_endpoint_failures_total", Kind::Counter, "Attempts that failed.", |e| e.failures);

@@ -1,6 +1,7 @@
 //! When an endpoint is healthy.
 
 pub mod active;
+pub mod outlier;
 pub mod slow_start;
 
 use std::time::Duration;
