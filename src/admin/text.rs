@@ -88,6 +88,9 @@ fn write_endpoint(endpoint: &EndpointStatus, out: &mut String) -> fmt::Result {
     let backup = if *backup { ", backup" } else { "" };
     write!(out, "  {address:<22} {state:<5} {health}, weight {weight}{backup}, {in_flight} in flight, ")?;
     write!(out, "{requests} attempts, {failures} failures")?;
+    if let Some(word) = endpoint.overridden {
+        write!(out, ", set to {word} by the operator")?;
+    }
     if endpoint.ejections > 0 {
         write!(out, ", ejected {} times", endpoint.ejections)?;
     }
@@ -169,7 +172,7 @@ pool web, peak-ewma (certificates NOT verified)
   at most 200 in flight
   2 waiting, 30 have waited, 5 in vain, 4 refused
   10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
-ejected 3 times, about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
+set to up by the operator, ejected 3 times, about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
 
 cache 6 of 8 requests and 900 of 1000 bytes without the farm: 75.0 % of requests, 90.0 % of bytes
 

@@ -160,8 +160,11 @@ pub struct EndpointStatus {
     pub address: String,
     /// `weight`
     pub weight: u16,
-    /// `state`: `up`, `drain` or `down`.
+    /// The state that counts: `up`, `drain` or `down`.
     pub state: &'static str,
+    /// The operator's word, where it stands against the file's `state`.
+    #[serde(rename = "override")]
+    pub overridden: Option<&'static str>,
     /// The verdict of the probes; true before the first one and without probes.
     pub healthy: bool,
     /// Out because of how it answered, whatever the probes say.
@@ -192,8 +195,10 @@ pub struct ProbeStatus {
     pub at: SystemTime,
     /// The verdict.
     pub ok: bool,
-    /// Stable token of a failure, or the status that came.
+    /// Stable token of a failure, or the status that came, or both.
     pub detail: String,
+    /// From connect to the last byte, or to the failure.
+    pub took_ms: u64,
 }
 
 /// What came of exchanges on routes with a cache, since the start of the process.
@@ -350,6 +355,7 @@ pub(crate) mod tests {
                     address: "10.0.0.11:8080".into(),
                     weight: 3,
                     state: "up",
+                    overridden: Some("up"),
                     healthy: false,
                     ejected: true,
                     ejections: 3,
@@ -359,7 +365,12 @@ pub(crate) mod tests {
                     requests: 100,
                     failures: 9,
                     failures_by_reason: BTreeMap::from([("connect_refused", 7), ("connection_reset", 2)]),
-                    last_probes: vec![ProbeStatus { at: at(1_795_416_090), ok: false, detail: "503".into() }],
+                    last_probes: vec![ProbeStatus {
+                        at: at(1_795_416_090),
+                        ok: false,
+                        detail: "503".into(),
+                        took_ms: 3,
+                    }],
                 }],
             }],
             cache: CacheAnswers { requests: 8, hits: 6, bytes: 1000, hit_bytes: 900 },

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::moment::{millis, present};
 use super::room::Entry;
 use crate::clock::Now;
 use crate::error::ErrorKind;
+use crate::policy::balance::AdminState;
 use crate::policy::balance::hash::digest;
 use crate::policy::balance::peak_ewma::Latency;
 use crate::policy::pool::Address;
@@ -41,6 +42,10 @@ const FAILURES: [ErrorKind; 15] = [
     ErrorKind::ResponseTruncated,
 ];
 
+/// What an operator may have said of an endpoint; the first is nothing.
+const OVERRIDES: [Option<AdminState>; 4] =
+    [None, Some(AdminState::Up), Some(AdminState::Drain), Some(AdminState::Down)];
+
 /// What broken answers are counted as, whatever the reason.
 const MALFORMED: &str = "malformed_response";
 
@@ -65,6 +70,8 @@ pub struct Endpoint {
     ejections: AtomicU64,
     /// Failed attempts in a row.
     streak: AtomicU32,
+    /// The operator's word, which wins over the file's `state`: an index into [`OVERRIDES`].
+    overridden: AtomicU8,
     /// [`Latency::to_bits`]; kept in pools that balance by it.
     latency: AtomicU64,
     /// A number made of the address, the same in every process.
@@ -133,6 +140,7 @@ impl Endpoint {
             ejected_until: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
             streak: AtomicU32::new(0),
+            overridden: AtomicU8::new(0),
             latency: AtomicU64::new(0),
             counters: Tally::default(),
             probes: Mutex::default(),
@@ -202,6 +210,24 @@ impl Endpoint {
         let next = |bits| Some(Latency::from_bits(bits).observe(took, failed, at).to_bits());
         // Every closure result is Some: this cannot fail.
         let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// The operator's word, if there is one.
+    #[must_use]
+    pub fn overridden(&self) -> Option<AdminState> {
+        OVERRIDES.get(usize::from(self.overridden.load(Ordering::Relaxed))).copied().flatten()
+    }
+
+    /// The state that counts where the file says `configured`.
+    #[must_use]
+    pub fn state(&self, configured: AdminState) -> AdminState {
+        self.overridden().unwrap_or(configured)
+    }
+
+    /// Sets the operator's word, or takes it back.
+    pub fn set_override(&self, word: Option<AdminState>) {
+        let index = OVERRIDES.iter().position(|known| *known == word).unwrap_or_default();
+        self.overridden.store(u8::try_from(index).unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// Whether it is ejected at the moment `millis`.

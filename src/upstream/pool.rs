@@ -106,7 +106,7 @@ impl Pool {
             in_flight: live.in_flight(),
             max_connections: params.max_connections.unwrap_or(u32::MAX),
             healthy: live.healthy(),
-            state: params.state,
+            state: live.state(params.state),
             backup: params.backup,
             tried: tried.contains(&index),
             latency: 0,
@@ -165,6 +165,20 @@ impl Pool {
         self.room.counters()
     }
 
+    /// Sets the operator's word about the endpoint of this address, which wins over the file's `state` and stays over
+    /// reloads; `None` takes it back. Returns the endpoint's index, or `None` when there is no such endpoint.
+    pub fn set_override(&self, address: &str, word: Option<AdminState>) -> Option<usize> {
+        let index = self.endpoints.iter().position(|endpoint| **endpoint.label() == *address)?;
+        let (params, live) = (self.params.endpoints.get(index)?, self.endpoints.get(index)?);
+        let before = live.state(params.state);
+        live.set_override(word);
+        if before != AdminState::Up && live.state(params.state) == AdminState::Up {
+            live.come_back(now());
+            self.room.wake();
+        }
+        Some(index)
+    }
+
     /// To be called about once a second: has whoever waits look for what came free without anybody's giving it back.
     pub fn tick(&self) {
         self.room.wake();
@@ -204,7 +218,9 @@ impl Pool {
     /// Endpoints that would take traffic if they were well.
     fn up(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         let pairs = self.params.endpoints.iter().zip(&self.endpoints);
-        pairs.filter(|(params, _)| params.state == AdminState::Up && params.weight > 0).map(|(_, live)| live)
+        pairs
+            .filter(|(params, live)| live.state(params.state) == AdminState::Up && params.weight > 0)
+            .map(|(_, live)| live)
     }
 
     /// What `Host` the endpoint sees; `None` = the client's (`host = "preserve"`).

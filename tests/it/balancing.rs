@@ -302,7 +302,7 @@ fn probes_take_an_endpoint_out_and_bring_it_back() {
 #[test]
 fn who_fails_the_traffic_is_ejected_and_comes_back() {
     let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let told = broken.clone();
+    let told = broken;
     let failing =
         Origin::start(move |_| if told.load(Ordering::SeqCst) { Reply::new(500).body("") } else { Reply::ok("a") });
     let steady = Origin::always(Reply::ok("b"));
@@ -333,6 +333,66 @@ fn an_ejection_ends_by_itself() {
         gate.get("/").expect(200);
         (gate.endpoint(&origins[0])["ejections"].as_u64() >= Some(3)).then_some(())
     });
+}
+
+#[test]
+fn a_probe_may_ask_for_a_connection_or_for_words() {
+    let silent = Origin::start(|seen| Reply::ok(if seen.target == "/healthz" { "starting" } else { "x" }));
+    let words = "health = { path = \"/healthz\", interval = \"50ms\", timeout = \"50ms\", rise = 1, fall = 1, expect_body = \"ready\" }";
+    let gate = Tidegate::start(&pooled(&[(&silent, "")], words));
+    gate.wait_status("the verdict", |_| (gate.endpoint(&silent)["healthy"] == false).then_some(()));
+    let probes = gate.endpoint(&silent)["last_probes"].clone();
+    assert_eq!((&probes[0]["ok"], &probes[0]["detail"]), (&false.into(), &"unexpected_body 200".into()), "{probes}");
+
+    let origin = Origin::always(Reply::ok("x"));
+    let keys =
+        "health = { tcp = true, interval = \"10s\", fast_interval = \"20ms\", timeout = \"1s\", rise = 1, fall = 2 }";
+    let gate = Tidegate::start(&pooled(&[(&origin, "")], keys));
+    gate.wait_status("a probe", |_| (gate.endpoint(&origin)["last_probes"][0]["ok"] == true).then_some(()));
+    assert_eq!(origin.requests(), 0, "nothing is asked of it");
+    assert_eq!(gate.endpoint(&origin)["healthy"], true);
+}
+
+#[test]
+fn a_failing_endpoint_is_looked_at_more_often() {
+    // Nobody listens there: the first failure comes within a tenth of the interval, the second would take an hour.
+    let origin = Origin::always(Reply::ok("x"));
+    origin.stop();
+    let keys =
+        "health = { tcp = true, interval = \"2s\", fast_interval = \"20ms\", timeout = \"1s\", rise = 1, fall = 12 }";
+    let started = tidegate::clock::Clock::System.now();
+    let gate = Tidegate::start(&pooled(&[(&origin, "")], keys));
+    gate.wait_status("the verdict", |_| (gate.endpoint(&origin)["healthy"] == false).then_some(()));
+    let took = tidegate::clock::Clock::System.now().since(started);
+    assert!(took < std::time::Duration::from_secs(15), "twelve failures two seconds apart take 22: {took:?}");
+    assert_eq!(gate.endpoint(&origin)["last_probes"][0]["detail"], "connect_refused");
+}
+
+#[test]
+fn an_operators_word_wins_until_it_is_taken_back() {
+    let origins = origins(&["a", "b"]);
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], ", state = \"down\"")], ""));
+    let name = |index: usize| format!("web/{}", origins[index].address());
+    let served = || (0..4).map(|_| gate.get("/").expect(200).text()).collect::<String>();
+    let shown = |index: usize| {
+        let row = gate.endpoint(&origins[index]);
+        (row["state"].as_str().unwrap_or_default().to_owned(), row["override"].as_str().map(str::to_owned))
+    };
+    assert_eq!(served(), "aaaa");
+    let said = gate.tell(&format!("drain {} --up", name(1))).expect("it is told");
+    assert!(said.contains("is up (configured: down, until cleared), 0 in flight"), "{said}");
+    gate.tell(&format!("drain {}", name(0))).expect("it is told");
+    assert_eq!(served(), "bbbb");
+    assert_eq!((shown(0), shown(1)), (("drain".into(), Some("drain".into())), ("up".into(), Some("up".into()))));
+    gate.reload(|text| text.replace("state = \"down\"", "state = \"drain\""));
+    assert_eq!(served(), "bbbb", "over a reload");
+    for index in [0, 1] {
+        gate.tell(&format!("drain {} --clear", name(index))).expect("it is told");
+    }
+    assert_eq!(served(), "aaaa");
+    assert_eq!((shown(0), shown(1)), (("up".into(), None), ("drain".into(), None)));
+    assert!(gate.tell("drain web/10.9.9.9:1").expect_err("refused").contains("no_such_endpoint"));
+    assert!(gate.tell(&format!("drain api/{}", origins[0].address())).expect_err("refused").contains("no_such_pool"));
 }
 
 #[test]

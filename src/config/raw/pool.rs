@@ -137,12 +137,16 @@ words! {
 }
 
 table! {
-    /// Probes: GET on every endpoint; an endpoint is up until the first verdict.
+    /// Probes of every endpoint, over the pool's own TLS; an endpoint is up until the first verdict.
     RawHealth {
-        /// Path of the probe.
-        path: String [required],
+        /// Path of a GET. This or tcp.
+        path: String,
+        /// A connection is enough, with TLS where the pool has it. This or path.
+        tcp: bool = false,
         /// Time between two probes of one endpoint.
         interval: Span<10, HOUR> = Span::seconds(2),
+        /// The same while an endpoint is sick or has just failed. Default: the interval.
+        fast_interval: Span<10, HOUR>,
         /// Time for one probe, connect to last byte.
         timeout: Span<10, HOUR> = Span::seconds(1),
         /// Successes in a row that make a sick endpoint healthy.
@@ -151,6 +155,8 @@ table! {
         fall: Int<1, 100> = Int(3),
         /// Statuses that count as success, such as "200-399" or "200,204,301-302".
         expect: String = "200-399".to_owned(),
+        /// Text that must be in the first 64 KiB of the body. Absent: any body will do.
+        expect_body: String,
     }
 }
 

@@ -17,8 +17,8 @@ use crate::policy::adaptive::AdaptiveParams;
 use crate::policy::balance::hash::HashBy;
 use crate::policy::balance::sticky::{SameSite, StickyParams};
 use crate::policy::balance::{AdminState, Balance};
-use crate::policy::health::HealthParams;
 use crate::policy::health::outlier::{Failing, OutlierParams};
+use crate::policy::health::{HealthParams, ProbeKind};
 use crate::policy::pool::{
     Address, EndpointParams, HostHeader, KeepAlive, OriginProtocol, PoolParams, PoolTimeouts, QueueParams,
 };
@@ -164,6 +164,45 @@ impl Validation<'_> {
     }
 
     fn health(&mut self, raw: &Given<RawHealth>) -> HealthParams {
+        if raw.timeout.0 > raw.interval.0 {
+            // A probe that outlives the interval would meet the next one.
+            let (timeout, interval) = (show_duration(raw.timeout.0), show_duration(raw.interval.0));
+            let what = format!("is {timeout}, longer than the interval of {interval}");
+            self.faults.push(raw.timeout.place.fault(what, "make timeout shorter or interval longer"));
+        }
+        let fast = raw.fast_interval.given();
+        if let Some(fast) = fast.filter(|fast| fast.0 > raw.interval.0) {
+            let (slow, interval) = (show_duration(fast.0), show_duration(raw.interval.0));
+            let what = format!("is {slow}, longer than the interval of {interval}");
+            self.faults.push(fast.place.fault(what, ""));
+        }
+        HealthParams {
+            kind: self.probe_kind(raw),
+            interval: raw.interval.0,
+            fast_interval: fast.map_or(raw.interval.0, |fast| fast.0),
+            timeout: raw.timeout.0,
+            rise: raw.rise.get(),
+            fall: raw.fall.get(),
+        }
+    }
+
+    /// `path`, or `tcp = true`, with which `expect` and `expect_body` mean nothing.
+    fn probe_kind(&mut self, raw: &Given<RawHealth>) -> ProbeKind {
+        let expect = self.expect(&raw.expect);
+        if raw.tcp.value {
+            let given = [
+                raw.path.given().map(|path| &path.place),
+                raw.expect.written.then_some(&raw.expect.place),
+                raw.expect_body.given().map(|text| &text.place),
+            ];
+            for place in given.into_iter().flatten() {
+                self.faults.push(place.fault("has no effect with tcp = true", "remove one of them"));
+            }
+            return ProbeKind::Tcp;
+        }
+        if raw.path.is_absent() {
+            self.faults.push(raw.place.fault("needs a path, or tcp = true", "add path = \"/\""));
+        }
         let path = raw.path.given().map(|given| {
             if !given.starts_with('/') || given.bytes().any(|b| !b.is_ascii_graphic()) {
                 let what = format!("must be a path, got {:?}", given.value);
@@ -171,20 +210,8 @@ impl Validation<'_> {
             }
             given.value.clone()
         });
-        if raw.timeout.0 > raw.interval.0 {
-            // A probe that outlives the interval would meet the next one.
-            let (timeout, interval) = (show_duration(raw.timeout.0), show_duration(raw.interval.0));
-            let what = format!("is {timeout}, longer than the interval of {interval}");
-            self.faults.push(raw.timeout.place.fault(what, "make timeout shorter or interval longer"));
-        }
-        HealthParams {
-            path: path.unwrap_or_default(),
-            interval: raw.interval.0,
-            timeout: raw.timeout.0,
-            rise: raw.rise.get(),
-            fall: raw.fall.get(),
-            expect: self.expect(&raw.expect),
-        }
+        let expect_body = raw.expect_body.given().map(|text| text.value.clone());
+        ProbeKind::Http { path: path.unwrap_or_default(), expect, expect_body }
     }
 
     /// `200-399` or `200,204,301-302`.

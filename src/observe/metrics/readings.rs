@@ -135,6 +135,9 @@ fn endpoints(page: &mut Page, pools: &[PoolStatus]) {
         }
     };
     family("tidegate_endpoint_healthy", Kind::Gauge, "The verdict of the probes: 1 up, 0 down.", |e| e.healthy.into());
+    family("tidegate_endpoint_overridden", Kind::Gauge, "1 while an operator's word counts.", |e| {
+        e.overridden.is_some().into()
+    });
     family("tidegate_endpoint_ejected", Kind::Gauge, "1 while an endpoint is out for how it answered.", |e| {
         e.ejected.into()
     });
