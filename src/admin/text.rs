@@ -75,6 +75,10 @@ fn write_bounds(pool: &PoolStatus, out: &mut String) -> fmt::Result {
     if queued + queue_full > 0 {
         writeln!(out, "  {waiting} waiting, {queued} have waited, {queue_timeouts} in vain, {queue_full} refused")?;
     }
+    if pool.retries + pool.retries_denied > 0 {
+        let PoolStatus { retries, retries_denied, hedges, .. } = pool;
+        writeln!(out, "  {retries} retries, of which {hedges} hedges, {retries_denied} beyond the budget")?;
+    }
     Ok(())
 }
 
@@ -171,6 +175,7 @@ listeners
 pool web, peak-ewma (certificates NOT verified)
   at most 200 in flight
   2 waiting, 30 have waited, 5 in vain, 4 refused
+  6 retries, of which 8 hedges, 7 beyond the budget
   10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
 set to up by the operator, ejected 3 times, about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
 

@@ -224,16 +224,19 @@ fn pool_status(pool: &Pool) -> PoolStatus {
             last_probes: live.probes().iter().map(probe_status).collect(),
         }
     });
-    let queue = pool.queue_counters();
+    let counters = pool.counters();
     PoolStatus {
         name: pool.params.name.clone(),
         balance: pool.params.balance.token(),
         insecure: pool.tls.as_ref().is_some_and(|tls| tls.spec().insecure),
         max_in_flight: Some(pool.max_in_flight()).filter(|max| *max < u32::MAX),
         waiting: pool.waiting(),
-        queued: queue.queued,
-        queue_full: queue.full,
-        queue_timeouts: queue.timeouts,
+        queued: counters.queued,
+        queue_full: counters.full,
+        queue_timeouts: counters.timeouts,
+        retries: counters.retries,
+        retries_denied: counters.retries_denied,
+        hedges: counters.hedges,
         endpoints: endpoints.collect(),
     }
 }

@@ -149,6 +149,12 @@ pub struct PoolStatus {
     pub queue_full: u64,
     /// Exchanges that waited in vain.
     pub queue_timeouts: u64,
+    /// Attempts that repeated another, hedges included.
+    pub retries: u64,
+    /// Attempts that were not repeated because the budget was spent.
+    pub retries_denied: u64,
+    /// Attempts made beside another that was slow.
+    pub hedges: u64,
     /// In file order.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -351,6 +357,9 @@ pub(crate) mod tests {
                 queued: 30,
                 queue_full: 4,
                 queue_timeouts: 5,
+                retries: 6,
+                retries_denied: 7,
+                hedges: 8,
                 endpoints: vec![EndpointStatus {
                     address: "10.0.0.11:8080".into(),
                     weight: 3,

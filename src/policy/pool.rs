@@ -43,6 +43,8 @@ pub struct PoolParams {
     pub panic: f64,
     /// `retry`
     pub retry: RetryParams,
+    /// `hedge.after`: how long the first attempt has before a second one is made beside it; `None` = for ever.
+    pub hedge: Option<Duration>,
     /// `timeouts`
     pub timeouts: PoolTimeouts,
     /// `keep_alive`

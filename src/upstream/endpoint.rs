@@ -299,6 +299,11 @@ impl Endpoint {
         }
     }
 
+    /// Attempts ever made.
+    pub(super) fn attempts(&self) -> u64 {
+        self.counters.requests.load(Ordering::Relaxed)
+    }
+
     /// The last probes, oldest first; at most 16.
     #[must_use]
     pub fn probes(&self) -> Vec<ProbeRecord> {

@@ -11,7 +11,7 @@ use super::connect::now;
 use super::endpoint::Endpoint;
 use super::farm::Farm;
 use super::moment::present;
-use super::room::{Entry, QueueCounters, Room};
+use super::room::{Entry, PoolCounters, Room};
 use super::tls::ClientTls;
 use crate::policy::balance::{AdminState, Balance, EndpointView, NoEndpoint};
 use crate::policy::health::outlier::{Failing, Failure};
@@ -159,9 +159,9 @@ impl Pool {
         self.room.waiting()
     }
 
-    /// What the queue has seen.
+    /// What the pool has seen.
     #[must_use]
-    pub fn queue_counters(&self) -> QueueCounters {
+    pub fn counters(&self) -> PoolCounters {
         self.room.counters()
     }
 
@@ -179,9 +179,41 @@ impl Pool {
         Some(index)
     }
 
-    /// To be called about once a second: has whoever waits look for what came free without anybody's giving it back.
+    /// To be called about once a second: has whoever waits look for what came free without anybody's giving it back, and
+    /// tells the retry budget of the traffic.
     pub fn tick(&self) {
         self.room.wake();
+        // One worker is enough.
+        if let Ok(mut budget) = self.room.budget.try_lock() {
+            budget.follow(self.attempts(), Duration::from_millis(present()));
+        }
+    }
+
+    /// The right to repeat an attempt. One that was `unsent` costs nothing; any other is taken out of the retry budget.
+    /// False when that is spent.
+    #[must_use]
+    pub fn take_retry(&self, unsent: bool) -> bool {
+        let allowed = unsent || {
+            let mut budget = self.room.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.take(self.attempts(), Duration::from_millis(present()), self.params.retry.budget)
+        };
+        self.room.count_retry(allowed);
+        allowed
+    }
+
+    /// The right to make an attempt beside one that is slow; out of the same budget.
+    #[must_use]
+    pub fn take_hedge(&self) -> bool {
+        let allowed = self.take_retry(false);
+        if allowed {
+            self.room.count_hedge();
+        }
+        allowed
+    }
+
+    /// Attempts ever made at its endpoints.
+    fn attempts(&self) -> u64 {
+        self.endpoints.iter().map(|endpoint| endpoint.attempts()).sum()
     }
 
     /// Takes in how an attempt ended, in a pool that `learns`.

@@ -221,6 +221,7 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
         outlier: None,
         panic: 0.5,
         retry: RetryParams::default(),
+        hedge: None,
         timeouts: PoolTimeouts {
             connect: Duration::from_millis(300),
             first_byte: Duration::from_millis(150),

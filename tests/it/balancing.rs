@@ -438,6 +438,82 @@ fn a_request_that_may_have_been_done_is_not_done_again() {
 }
 
 #[test]
+fn retries_stay_within_the_budget() {
+    // Both break every connection after the request: each GET would be asked twice.
+    let origins = [Origin::always(Reply::raw("")), Origin::always(Reply::raw(""))];
+    let keys = "retry = { attempts = 2, budget = \"10%\", backoff = \"0s\" }";
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));
+    let mut client = gate.client();
+    for _ in 0..60 {
+        assert_eq!(client.get("/").status, 502);
+    }
+    // Ten are always allowed; 10 % of sixty exchanges are fewer.
+    assert_eq!(counts(&origins).iter().sum::<usize>(), 70);
+    let status = gate.status();
+    let row = &status["pools"][0];
+    assert_eq!([&row["retries"], &row["retries_denied"]], [10, 50]);
+    assert!(gate.metrics().contains("tidegate_pool_retries_denied_total{pool=\"web\"} 50"));
+    // What reaches nobody costs nobody anything.
+    for origin in &origins {
+        origin.stop();
+    }
+    gate.get("/");
+    assert_eq!(gate.status()["pools"][0]["retries"], 11);
+}
+
+#[test]
+fn an_answer_that_nobody_can_better_is_the_clients() {
+    let refusing = |name: &'static str, after: &'static str| {
+        Origin::always(Reply::new(503).field("Retry-After", after).body(name))
+    };
+    let keys = "retry = { attempts = 5, on = [\"503\"], backoff = \"0s\" }";
+    // All have refused: the last refusal is passed on, not one of ours.
+    let origins = [refusing("a", "0"), refusing("b", "0")];
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));
+    let answer = gate.get("/");
+    assert_eq!((answer.status, answer.field("retry-after")), (503, Some("0")));
+    assert_eq!(counts(&origins), [1, 1]);
+    let attempts = gate.access_log(1)[0]["attempts"].as_array().map(Vec::len);
+    assert_eq!(attempts, Some(2), "both are in the log");
+    // The origin asks for more time than there is: nobody else is bothered.
+    let origins = [refusing("a", "120"), refusing("b", "120")];
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));
+    assert_eq!(gate.get("/").field("retry-after"), Some("120"));
+    assert_eq!(counts(&origins).iter().sum::<usize>(), 1);
+}
+
+#[test]
+fn a_hedge_overtakes_a_slow_attempt() {
+    let held = Gate::new();
+    let slow = Origin::always(Reply::ok("slow").hold(&held));
+    let quick = Origin::always(Reply::ok("quick"));
+    let gate = Tidegate::start(&pooled(&[(&slow, ""), (&quick, "")], "hedge = { after = \"20ms\" }"));
+    for _ in 0..6 {
+        assert_eq!(gate.get("/").expect(200).text(), "quick");
+    }
+    assert!(slow.requests() >= 2, "by turns it is asked first");
+    let status = gate.status();
+    assert_eq!(status["pools"][0]["hedges"], slow.requests(), "one beside each slow attempt");
+    let log = gate.access_log(6);
+    let hedged = log.iter().find(|record| record["attempts"].as_array().is_some_and(|all| all.len() == 2));
+    let attempts = &hedged.expect("two attempts in one record")["attempts"];
+    assert_eq!((&attempts[0]["error"], &attempts[1]["error"]), (&"hedge_lost".into(), &serde_json::Value::Null));
+    gate.expect_idle();
+    // What is not safe is asked once, however long it takes.
+    let before = slow.requests() + quick.requests();
+    let mut clients = [gate.client(), gate.client()];
+    for client in &mut clients {
+        client.send("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 0\r\n\r\n");
+    }
+    crate::support::gate::poll("both posts", || (slow.requests() + quick.requests() == before + 2).then_some(()));
+    held.open();
+    for client in &mut clients {
+        client.answer("POST").expect("an answer").expect(200);
+    }
+    assert_eq!(slow.requests() + quick.requests(), before + 2);
+}
+
+#[test]
 fn a_full_endpoint_gets_no_more() {
     let done = Gate::new();
     let full = Origin::always(Reply::ok("full").hold(&done));

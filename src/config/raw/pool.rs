@@ -1,6 +1,6 @@
 //! `[[pool]]`.
 
-use super::{DAY, HOUR, RawCertificate, YEAR};
+use super::{DAY, HOUR, MINUTE, RawCertificate, YEAR};
 use crate::config::shape::List;
 use crate::config::table::{table, words};
 use crate::config::units::{Int, Name, Share, Span};
@@ -37,6 +37,8 @@ table! {
         panic: Share = Share(0.5),
         /// When a failed attempt is repeated on another endpoint.
         retry: RawRetry [nested],
+        /// A second attempt beside a slow first one, for safe methods. Absent: none.
+        hedge: RawHedge,
         /// How long the origin may take.
         timeouts: RawPoolTimeouts [nested],
         /// Idle connections to the origin, per endpoint and worker.
@@ -193,8 +195,13 @@ table! {
         attempts: Int<1, 10> = Int(2),
         /// What is repeated; reset is a connection closed or reset before the response head.
         on: List<RawRetryOn> = List::of([RawRetryOn::Connect, RawRetryOn::Reset]),
+        /// Repeated attempts as a share of the pool's traffic over the last seconds; 10 are always allowed. What could not
+        /// connect is not charged.
+        budget: Share = Share(0.2),
+        /// The pause before the second attempt is any part of this, doubled with each further one, up to 1s. What could
+        /// not connect is repeated at once.
+        backoff: Span<0, MINUTE> = Span::milliseconds(25),
     }
-    later { "budget" }
 }
 
 words! {
@@ -206,6 +213,14 @@ words! {
         "502" => BadGateway,
         "503" => ServiceUnavailable,
         "504" => GatewayTimeout,
+    }
+}
+
+table! {
+    /// A second attempt elsewhere when the first one is slow; whoever answers first wins. Out of retry.budget.
+    RawHedge {
+        /// How long the first attempt has.
+        after: Span<1, MINUTE> [required],
     }
 }
 

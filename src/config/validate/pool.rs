@@ -49,6 +49,7 @@ impl Validation<'_> {
             outlier: raw.outlier.given().map(|raw| outlier(raw)),
             panic: raw.panic.0,
             retry: retry(&raw.retry),
+            hedge: raw.hedge.given().and_then(|hedge| Some(hedge.after.given()?.0)),
             timeouts: PoolTimeouts {
                 connect: raw.timeouts.connect.0,
                 first_byte: raw.timeouts.first_byte.0,
@@ -287,6 +288,8 @@ fn retry(raw: &RawRetry) -> RetryParams {
         on_reset: on(RawRetryOn::Reset),
         on_timeout: on(RawRetryOn::Timeout),
         on_status: statuses.into_iter().filter(|(kind, _)| on(*kind)).map(|(_, status)| status).collect(),
+        budget: raw.budget.0,
+        backoff: raw.backoff.0,
     }
 }
 

@@ -125,6 +125,12 @@ fn pools(page: &mut Page, pools: &[PoolStatus]) {
     family("tidegate_pool_queue_full_total", Kind::Counter, help, |pool| pool.queue_full);
     let help = "Exchanges that waited in vain.";
     family("tidegate_pool_queue_timeouts_total", Kind::Counter, help, |pool| pool.queue_timeouts);
+    let help = "Attempts that repeated another, hedges included.";
+    family("tidegate_pool_retries_total", Kind::Counter, help, |pool| pool.retries);
+    let help = "Attempts that were not repeated because the budget was spent.";
+    family("tidegate_pool_retries_denied_total", Kind::Counter, help, |pool| pool.retries_denied);
+    let help = "Attempts made beside another that was slow.";
+    family("tidegate_pool_hedges_total", Kind::Counter, help, |pool| pool.hedges);
 }
 
 fn endpoints(page: &mut Page, pools: &[PoolStatus]) {

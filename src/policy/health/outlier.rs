@@ -126,7 +126,7 @@ struct Record {
 }
 
 impl Outliers {
-    /// Takes in one failed attempt. `up` are the endpoints in state up; those that are not among them are forgotten.
+    /// Takes in one failed attempt. `up` are the endpoints in state up; others are forgotten once they are not out.
     pub fn observe(
         &mut self,
         failure: &Failure,
@@ -137,13 +137,14 @@ impl Outliers {
         if !params.on.contains(&failure.failing) {
             return None;
         }
-        self.records.retain(|record| up.contains(&record.endpoint));
+        // One that drains while it is out may be back up before it is back in.
+        self.records.retain(|record| record.until > now || up.contains(&record.endpoint));
         if !self.records.iter().any(|record| record.endpoint == failure.endpoint) {
             let fresh =
                 Record { endpoint: failure.endpoint, since: now, attempts: failure.attempts - 1, ..Record::default() };
             self.records.push(fresh);
         }
-        let out = self.records.iter().filter(|record| record.until > now).count();
+        let out = self.records.iter().filter(|record| record.until > now && up.contains(&record.endpoint)).count();
         let may_go = (out + 1) as f64 <= params.max_ejected * up.len() as f64;
         let record = self.records.iter_mut().find(|record| record.endpoint == failure.endpoint)?;
         if record.until > now {
@@ -250,6 +251,7 @@ mod tests {
         assert_eq!([go(1, &UP, 0), go(2, &UP, 0), go(3, &UP, 0)], [true, true, false]);
         assert!(go(3, &UP, 10), "two have come back");
         assert!(!go(4, &[4], 10), "the only one stays");
+        assert!(!go(4, &[3, 4], 11), "one that was down meanwhile is still out");
         assert!(!go(5, &[4, 5, 6], 10) || !go(6, &[4, 5, 6], 10), "half of three is one");
     }
 
