@@ -12,7 +12,6 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::endpoint::endpoint;
 use super::explain::explain;
 use super::purge::purge;
 use super::{View, text};
@@ -21,7 +20,7 @@ use crate::observe::metrics;
 /// How long a reload may take before the caller hears that it goes on without it.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of an order.
+/// Bytes of an order to purge.
 const ORDER_BYTES: usize = 64 * 1024;
 
 pub(super) type Shared = State<Arc<dyn View>>;
@@ -34,7 +33,6 @@ pub fn router(view: Arc<dyn View>) -> Router {
         .route("/explain", get(explain))
         .route("/reload", post(reload))
         .route("/quarantine/clear", post(clear_quarantine))
-        .route("/endpoint", post(endpoint).layer(DefaultBodyLimit::max(ORDER_BYTES)))
         .route("/purge", post(purge).layer(DefaultBodyLimit::max(ORDER_BYTES)))
         .route_layer(middleware::from_fn_with_state(view.clone(), authorize));
     Router::new()
@@ -121,11 +119,9 @@ pub(super) fn refusal(status: StatusCode, reason: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::States;
     use crate::admin::{Explained, Fault, Status};
     use crate::config::routing::Asked;
     use crate::observe::status::tests::sample;
-    use crate::policy::balance::AdminState;
     use crate::policy::cache::purge::Target;
     use crate::store::Purged;
     use axum::body::Body;
@@ -175,10 +171,6 @@ mod tests {
 
         fn clear_quarantine(&self) -> usize {
             4
-        }
-
-        fn set_state(&self, _: &str, _: &str, _: Option<AdminState>) -> Result<States, &'static str> {
-            Err("no_such_pool")
         }
 
         fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {

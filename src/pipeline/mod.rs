@@ -14,7 +14,6 @@ mod fetch;
 mod fill;
 mod forward;
 mod guard;
-mod hedge;
 mod integrity;
 mod lookup;
 mod purge;

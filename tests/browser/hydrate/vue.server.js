@@ -1,0 +1,4 @@
+import { renderToString } from 'vue/server-renderer'
+import { app } from './vue.app.js'
+
+export const markup = () => renderToString(app())
