@@ -19,12 +19,16 @@ use crate::policy::cache::bypass::{Participation, ReuseOnly};
 use crate::policy::cache::cookies;
 use crate::policy::cache::key::{CacheKey, Seeds};
 use crate::policy::cache::next::Next;
+use crate::policy::cache::refresh;
 use crate::policy::cache::reuse::{self, Reuse, Validate};
 use crate::policy::cache::stale::{self, Grant, NotStale, Stale, StaleFacts};
 use crate::policy::cache::status::{CacheStatus, Forwarded};
 use crate::policy::cache::storing::Terms;
 use crate::snapshot::{CachePolicy, Route};
 use crate::store::{self, Base, Done, Fetched, Filling, FollowHandle, Joined, Outcome};
+
+/// The hit has begun a fetch, for it will soon be none.
+const EARLY: &str = "early_refresh";
 
 /// A part that begins far behind what has arrived of a response is not waited for.
 const FAR: &str = "range_far";
@@ -110,10 +114,14 @@ impl Lookup<'_> {
         let next = self.question.next(key, &found, &store, &self.policy.params, exchange.now);
         let (variant, stored) = match found {
             store::Found::Base(base) => match next {
-                Next::Hit => return Ok(Step::Done(hit(exchange, base))),
+                Next::Hit => {
+                    let early = self.is_due(exchange, &base) && self.refresh(exchange, key, &base);
+                    let detail = early.then_some(EARLY);
+                    return Ok(Step::Done(hit(exchange, base, detail)));
+                }
                 Next::Stale(stale) => {
                     if stale.refresh {
-                        self.refresh(exchange, key, &base);
+                        let _begun = self.refresh(exchange, key, &base);
                     }
                     return Ok(Step::Done(stale_hit(exchange, base, stale.grant, CacheStatus::default())));
                 }
@@ -147,7 +155,7 @@ impl Lookup<'_> {
                     && let (_, store::Found::Base(base)) = self.find(exchange, known)
                     && reuse::decide(&base.terms(), &self.question.directives, exchange.now) == Reuse::Fresh
                 {
-                    return Ok(Step::Done(hit(exchange, base)));
+                    return Ok(Step::Done(hit(exchange, base, None)));
                 }
                 self.lead(exchange, key, lead, why, stored).await
             }
@@ -312,24 +320,33 @@ impl Lookup<'_> {
         stale::at_once(&facts, &self.policy.params, now)
     }
 
+    /// Whether a fresh response is to be fetched anew already. Its last failure is asked for only where it is.
+    fn is_due(&self, exchange: &Exchange, base: &Base) -> bool {
+        let (terms, now) = (&base.head().terms, exchange.now);
+        self.policy.params.early_refresh
+            && refresh::is_due_early(terms, || exchange.worker.random(), now)
+            && base.life().setback().is_none_or(|setback| !setback.rests(now))
+    }
+
     /// Has a stored response fetched anew behind this answer, unless somebody does so already, or this worker has enough
-    /// of such fetches under way: then a later request brings it about.
-    fn refresh(&self, exchange: &Exchange, key: &CacheKey, base: &Arc<Base>) {
+    /// of such fetches under way: then a later request brings it about. True when the fetch has begun.
+    fn refresh(&self, exchange: &Exchange, key: &CacheKey, base: &Arc<Base>) -> bool {
         if self.question.participation == Participation::ReuseOnly(ReuseOnly::RequestNoStore) {
-            return;
+            return false;
         }
         let store = &exchange.worker.shared.store;
-        let Some(turn) = base.life().take_turn() else { return };
-        let Some(slot) = exchange.worker.refresh_slot() else { return };
+        let Some(turn) = base.life().take_turn() else { return false };
+        let Some(slot) = exchange.worker.refresh_slot() else { return false };
         let Joined::Leader(lead) = store.join(key, base.head().selecting.hash(store.seeds())) else {
-            return;
+            return false;
         };
         let stored = Some(Arc::clone(base));
         let Ok(job) = Job::new(exchange, self.route, self.policy, self.question.keys(key), lead, stored) else {
-            return;
+            return false;
         };
         // Nobody waits for the report; the fetch goes its way whatever becomes of this exchange.
         drop(fetch::start(job.behind(turn, slot)));
+        true
     }
 }
 
@@ -346,9 +363,9 @@ fn failed(exchange: &mut Exchange, forwarded: Forwarded, error: ProxyError) -> P
     error
 }
 
-fn hit(exchange: &mut Exchange, base: Arc<Base>) -> Found {
+fn hit(exchange: &mut Exchange, base: Arc<Base>, detail: Option<&'static str>) -> Found {
     let ttl = base.head().terms.freshness.ttl(exchange.now);
-    exchange.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
+    exchange.cache = Some(CacheStatus { ttl: Some(ttl), detail, ..CacheStatus::default() });
     Found::Selected(Selected::Stored(base))
 }
 

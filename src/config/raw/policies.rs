@@ -43,6 +43,9 @@ table! {
         bypass: List<RawBypass> = List::default(),
         /// Goes on fetching for the store when every client that waited has gone.
         fill_after_abort: bool = true,
+        /// What is asked for often is fetched anew shortly before it is stale, behind an answer: the slower the origin, the
+        /// sooner, in the last tenth of the lifetime at most. One such fetch an object at a time.
+        early_refresh: bool = true,
         /// Names the cache key in Cache-Status (its first 512 bytes): to every client, with the values of keyed headers and
         /// cookies in it.
         cache_status_key: bool = false,

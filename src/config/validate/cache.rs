@@ -41,6 +41,7 @@ impl Validation<'_> {
             strip_cookies: self.globs(&raw.strip_cookies),
             bypass: raw.bypass.0.iter().filter_map(|rule| self.bypass(rule)).collect(),
             fill_after_abort: raw.fill_after_abort.value,
+            early_refresh: raw.early_refresh.value,
             cache_status_key: raw.cache_status_key.value,
             tags: raw.tags.values().cloned().collect(),
             purge: raw.purge.given().and_then(|purge| self.purge(purge)),

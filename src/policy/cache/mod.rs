@@ -94,6 +94,8 @@ pub struct CacheParams {
     pub bypass: Vec<BypassRule>,
     /// `fill_after_abort`: a fetch goes on when every client that waited for it has gone.
     pub fill_after_abort: bool,
+    /// `early_refresh`: what is asked for often is fetched anew before it is stale.
+    pub early_refresh: bool,
     /// `cache_status_key`: the key's text goes into `Cache-Status`.
     pub cache_status_key: bool,
     /// `tags`: the response fields that carry tags.
@@ -193,6 +195,7 @@ mod tests {
             strip_cookies: Vec::new(),
             bypass: Vec::new(),
             fill_after_abort: true,
+            early_refresh: true,
             cache_status_key: false,
             tags: tags::DEFAULT_FIELDS.to_vec(),
             purge: None,

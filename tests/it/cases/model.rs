@@ -14,7 +14,7 @@ use tidegate::policy::cache::invalidation::{self, TargetFacts};
 use tidegate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
 use tidegate::policy::cache::next::{self, Next, NextFacts};
 use tidegate::policy::cache::range::{self, Wanted, WholeFacts};
-use tidegate::policy::cache::refresh::Setback;
+use tidegate::policy::cache::refresh::{self, Setback};
 use tidegate::policy::cache::reuse::Validate;
 use tidegate::policy::cache::search::SearchRule;
 use tidegate::policy::cache::stale::{self, Grant, Trouble};
@@ -29,6 +29,9 @@ use tidegate::store::HIT_FOR_MISS;
 
 use super::format::{End, Exchange};
 use super::{Asked, LOCAL, Outcome, Player, SharedScript};
+
+/// Lots drawn for early fetches: half of all are smaller.
+const LOT: u64 = u64::MAX / 2;
 
 /// The site that every case asks.
 const SITE: &str = "case.test";
@@ -200,7 +203,15 @@ impl Model {
                 let stored = &self.stored[at];
                 let ttl = Some(stored.terms.freshness.ttl(request.now));
                 let (answer, detail) = answer(request, stored, farm.clock.now(), true);
+                // Cases leave nothing to chance: the lot is as good as certain either way.
+                let due = self.params.early_refresh && refresh::is_due_early(&stored.terms, || LOT, request.now);
+                let rests = stored.setback.is_some_and(|setback| setback.rests(request.now));
+                let early = due && !rests && participation != Participation::ReuseOnly(ReuseOnly::RequestNoStore);
+                let detail = early.then_some("early_refresh").or(detail);
                 *cache = Some(CacheStatus { ttl, detail, ..CacheStatus::default() });
+                if early {
+                    self.fetch(&request.behind(), farm, (exact, key, found, true), &RequestDirectives::default());
+                }
                 return answer;
             }
             (Next::Stale(stale), Some(at)) => {
