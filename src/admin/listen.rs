@@ -126,9 +126,11 @@ fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::States;
     use crate::admin::{Explained, Fault, Status};
     use crate::config::routing::Asked;
     use crate::observe::status::tests::sample;
+    use crate::policy::balance::AdminState;
     use crate::policy::cache::purge::Target;
     use crate::store::Purged;
     use futures_util::future::BoxFuture;
@@ -165,6 +167,10 @@ mod tests {
 
         fn clear_quarantine(&self) -> usize {
             0
+        }
+
+        fn set_state(&self, _: &str, _: &str, _: Option<AdminState>) -> Result<States, &'static str> {
+            Err("no_such_pool")
         }
 
         fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {

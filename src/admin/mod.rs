@@ -7,6 +7,7 @@
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /status` | JSON; `?format=text` for people |
 //! | `GET /explain?url=URL` | JSON: what would become of a request; `&format=text` for people |
+//! | `POST /endpoint` | JSON: the operator's word about an endpoint; 200 with the state that counts |
 //! | `POST /purge` | JSON: what is to go; 200 with how much went |
 //! | `POST /quarantine/clear` | lets optimisers that failed try again; 200 with how many pairs of optimiser and URL |
 //! | `POST /reload` | 200 with the generation, or 422 with every fault |
@@ -15,6 +16,7 @@
 //! `Authorization: Bearer TOKEN`; the configuration refuses anything but loopback without one. A request that a browser
 //! sent from another site (it has an `Origin`) may not change anything.
 
+mod endpoint;
 mod explain;
 mod listen;
 mod purge;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::config::routing::Asked;
+use crate::policy::balance::AdminState;
 use crate::policy::cache::purge::Target;
 use crate::store::Purged;
 
@@ -33,6 +36,17 @@ pub use crate::observe::status::{self, Fault, Status};
 pub use explain::Explained;
 pub use listen::{Socket, bind, serve};
 pub use routes::router;
+
+/// The states of an endpoint after an operator's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct States {
+    /// The one that counts.
+    pub effective: AdminState,
+    /// The file's.
+    pub configured: AdminState,
+    /// Attempts in flight.
+    pub in_flight: u32,
+}
 
 /// What the admin listener shows and triggers; `app` implements it.
 pub trait View: Send + Sync + 'static {
@@ -62,6 +76,12 @@ pub trait View: Send + Sync + 'static {
 
     /// Lets every optimiser out of quarantine; how many pairs of optimiser and URL that were.
     fn clear_quarantine(&self) -> usize;
+
+    /// Sets the operator's word about an endpoint, or takes it back.
+    ///
+    /// # Errors
+    /// `no_such_pool` or `no_such_endpoint`.
+    fn set_state(&self, pool: &str, endpoint: &str, word: Option<AdminState>) -> Result<States, &'static str>;
 
     /// Reads, validates and publishes the configuration now: the generation in force afterwards, or every fault. The
     /// reload itself goes on when the future is dropped.

@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::endpoint::endpoint;
 use super::explain::explain;
 use super::purge::purge;
 use super::{View, text};
@@ -20,7 +21,7 @@ use crate::observe::metrics;
 /// How long a reload may take before the caller hears that it goes on without it.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of an order to purge.
+/// Bytes of an order.
 const ORDER_BYTES: usize = 64 * 1024;
 
 pub(super) type Shared = State<Arc<dyn View>>;
@@ -33,6 +34,7 @@ pub fn router(view: Arc<dyn View>) -> Router {
         .route("/explain", get(explain))
         .route("/reload", post(reload))
         .route("/quarantine/clear", post(clear_quarantine))
+        .route("/endpoint", post(endpoint).layer(DefaultBodyLimit::max(ORDER_BYTES)))
         .route("/purge", post(purge).layer(DefaultBodyLimit::max(ORDER_BYTES)))
         .route_layer(middleware::from_fn_with_state(view.clone(), authorize));
     Router::new()
@@ -119,9 +121,11 @@ pub(super) fn refusal(status: StatusCode, reason: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::States;
     use crate::admin::{Explained, Fault, Status};
     use crate::config::routing::Asked;
     use crate::observe::status::tests::sample;
+    use crate::policy::balance::AdminState;
     use crate::policy::cache::purge::Target;
     use crate::store::Purged;
     use axum::body::Body;
@@ -171,6 +175,10 @@ mod tests {
 
         fn clear_quarantine(&self) -> usize {
             4
+        }
+
+        fn set_state(&self, _: &str, _: &str, _: Option<AdminState>) -> Result<States, &'static str> {
+            Err("no_such_pool")
         }
 
         fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {

@@ -75,15 +75,29 @@ fn write_bounds(pool: &PoolStatus, out: &mut String) -> fmt::Result {
     if queued + queue_full > 0 {
         writeln!(out, "  {waiting} waiting, {queued} have waited, {queue_timeouts} in vain, {queue_full} refused")?;
     }
+    if pool.retries + pool.retries_denied > 0 {
+        let PoolStatus { retries, retries_denied, hedges, .. } = pool;
+        writeln!(out, "  {retries} retries, of which {hedges} hedges, {retries_denied} beyond the budget")?;
+    }
     Ok(())
 }
 
 fn write_endpoint(endpoint: &EndpointStatus, out: &mut String) -> fmt::Result {
     let EndpointStatus { address, weight, state, healthy, backup, in_flight, requests, failures, .. } = endpoint;
-    let health = if *healthy { "healthy" } else { "FAILING" };
+    let health = match (healthy, endpoint.ejected) {
+        (false, _) => "FAILING",
+        (true, true) => "EJECTED",
+        (true, false) => "healthy",
+    };
     let backup = if *backup { ", backup" } else { "" };
     write!(out, "  {address:<22} {state:<5} {health}, weight {weight}{backup}, {in_flight} in flight, ")?;
     write!(out, "{requests} attempts, {failures} failures")?;
+    if let Some(word) = endpoint.overridden {
+        write!(out, ", set to {word} by the operator")?;
+    }
+    if endpoint.ejections > 0 {
+        write!(out, ", ejected {} times", endpoint.ejections)?;
+    }
     if let Some(latency) = endpoint.latency_us {
         write!(out, ", about {latency} us")?;
     }
@@ -161,8 +175,9 @@ listeners
 pool web, peak-ewma (certificates NOT verified)
   at most 200 in flight
   2 waiting, 30 have waited, 5 in vain, 4 refused
+  6 retries, of which 8 hedges, 7 beyond the budget
   10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
-about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
+set to up by the operator, ejected 3 times, about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
 
 cache 6 of 8 requests and 900 of 1000 bytes without the farm: 75.0 % of requests, 90.0 % of bytes
 

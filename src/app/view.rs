@@ -15,14 +15,14 @@ use crate::admin::status::{
     CertificateStatus, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, ProbeStatus, PurgesStatus,
     Status, StoreShare, StoreStatus, WorkerStatus,
 };
-use crate::admin::{Explained, Fault, View};
+use crate::admin::{Explained, Fault, States, View};
 use crate::clock::Clock;
 use crate::config::model::ListenerConfig;
 use crate::config::routing::{self, Asked};
 use crate::listener::Gate;
 use crate::observe::{AccessLog, Metrics};
 use crate::pipeline::{self, Supposed, Workshop};
-use crate::policy::balance::Balance;
+use crate::policy::balance::{AdminState, Balance};
 use crate::policy::cache::purge::Target;
 use crate::snapshot::{Action, Current, Listener};
 use crate::store::{Purged, Purger, Store};
@@ -86,6 +86,19 @@ impl View for Overview {
 
     fn token(&self) -> Option<Arc<str>> {
         self.current.load().config.admin.token.as_deref().map(Arc::from)
+    }
+
+    fn set_state(&self, pool: &str, endpoint: &str, word: Option<AdminState>) -> Result<States, &'static str> {
+        let snapshot = self.current.load();
+        let pool = snapshot.pools.iter().find(|known| known.params.name == pool).ok_or("no_such_pool")?;
+        let index = pool.set_override(endpoint, word).ok_or("no_such_endpoint")?;
+        let both = pool.params.endpoints.get(index).zip(pool.endpoints.get(index));
+        let (params, live) = both.ok_or("no_such_endpoint")?;
+        let effective = live.state(params.state);
+        let cleared = word.is_none();
+        let pool = &pool.params.name;
+        tracing::info!(pool, endpoint, state = effective.token(), cleared, "the operator set an endpoint's state");
+        Ok(States { effective, configured: params.state, in_flight: live.in_flight() })
     }
 
     fn reload(&self) -> BoxFuture<'static, Result<u64, Vec<Fault>>> {
@@ -197,35 +210,43 @@ fn pool_status(pool: &Pool) -> PoolStatus {
         EndpointStatus {
             address: params.address.to_string(),
             weight: params.weight,
-            state: params.state.token(),
+            state: live.state(params.state).token(),
+            overridden: live.overridden().map(AdminState::token),
             latency_us: by_latency.then(|| live.estimated_latency()),
             healthy: live.healthy(),
+            ejected: live.is_ejected(),
+            ejections: live.ejections(),
             backup: params.backup,
             in_flight: u64::from(live.in_flight()),
             requests: counters.requests,
             failures: counters.failures.iter().map(|(_, count)| count).sum(),
+            failures_by_reason: counters.failures.into_iter().collect(),
             last_probes: live.probes().iter().map(probe_status).collect(),
         }
     });
-    let queue = pool.queue_counters();
+    let counters = pool.counters();
     PoolStatus {
         name: pool.params.name.clone(),
         balance: pool.params.balance.token(),
         insecure: pool.tls.as_ref().is_some_and(|tls| tls.spec().insecure),
         max_in_flight: Some(pool.max_in_flight()).filter(|max| *max < u32::MAX),
         waiting: pool.waiting(),
-        queued: queue.queued,
-        queue_full: queue.full,
-        queue_timeouts: queue.timeouts,
+        queued: counters.queued,
+        queue_full: counters.full,
+        queue_timeouts: counters.timeouts,
+        retries: counters.retries,
+        retries_denied: counters.retries_denied,
+        hedges: counters.hedges,
         endpoints: endpoints.collect(),
     }
 }
 
 fn probe_status(probe: &ProbeRecord) -> ProbeStatus {
-    let status = probe.status.map(|status| status.to_string());
+    let (fault, status) = (probe.fault.map(str::to_owned), probe.status.map(|status| status.to_string()));
     ProbeStatus {
         at: probe.at.wall,
         ok: probe.fault.is_none(),
-        detail: probe.fault.map(str::to_owned).or(status).unwrap_or_default(),
+        detail: [fault, status].into_iter().flatten().collect::<Vec<_>>().join(" "),
+        took_ms: u64::try_from(probe.took.as_millis()).unwrap_or(u64::MAX),
     }
 }

@@ -6,6 +6,7 @@
 
 mod ask;
 mod check;
+mod drain;
 mod explain;
 mod purge;
 mod reload;
@@ -47,6 +48,8 @@ enum Verb {
     Status(ask::Arguments),
     /// Tell the running process what stored answers to forget
     Purge(purge::Arguments),
+    /// Tell the running process to drain an endpoint, or to take it back
+    Drain(drain::Arguments),
     /// Tell the running process to read its configuration again
     Reload(ask::Arguments),
 }
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(arguments) => explain::run(&arguments, &config, &mut out),
         Verb::Status(arguments) => status::run(&arguments, &config, &mut out),
         Verb::Purge(arguments) => purge::run(&arguments, &config, &mut out),
+        Verb::Drain(arguments) => drain::run(&arguments, &config, &mut out),
         Verb::Reload(arguments) => reload::run(&arguments, &config, &mut out),
     };
     match done.and_then(|()| Ok(out.flush()?)) {
@@ -159,6 +163,10 @@ mod tests {
         check("tidegate purge http://a/", Ok("Some(Purge("));
         check("tidegate purge --tag a --tag b --soft --dry-run --json", Ok("Some(Purge("));
         check("tidegate purge --all", Ok("Some(Purge("));
+        check("tidegate drain web/10.0.0.1:80", Ok("Some(Drain("));
+        check("tidegate drain web/10.0.0.1:80 --clear", Ok("Some(Drain("));
+        check("tidegate drain web/10.0.0.1:80 --up --down", Err(2));
+        check("tidegate drain web", Err(2));
         check("tidegate purge", Err(2));
         check("tidegate purge --all --host h", Err(2));
         check("tidegate explain http://a/ -X HEAD -H A:b --json --admin 127.0.0.1:1", Ok("Some(Explain("));

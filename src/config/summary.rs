@@ -9,6 +9,7 @@ use super::model::{
 };
 use super::units::{show_duration, show_size};
 use crate::policy::balance::AdminState;
+use crate::policy::health::ProbeKind;
 use crate::policy::pool::EndpointParams;
 use crate::policy::route::{Condition, HostPattern, PathPattern};
 
@@ -115,7 +116,13 @@ fn pool_row(pool: &PoolConfig) -> Vec<String> {
     let endpoints = params.endpoints.iter().map(endpoint).collect::<Vec<_>>().join(", ");
     let probes = params.health.as_ref().map_or_else(
         || "no probes".to_owned(),
-        |health| format!("probes {} every {}", health.path, show_duration(health.interval)),
+        |health| {
+            let asked = match &health.kind {
+                ProbeKind::Tcp => "tcp",
+                ProbeKind::Http { path, .. } => path,
+            };
+            format!("probes {asked} every {}", show_duration(health.interval))
+        },
     );
     let encrypted = if pool.tls.is_some() { ", TLS" } else { "" };
     vec![params.name.clone(), format!("{}, {probes}{encrypted}", params.balance.token()), endpoints]

@@ -98,6 +98,11 @@ impl<const MIN: u64, const MAX: u64> Span<MIN, MAX> {
         Self(Duration::from_secs(seconds))
     }
 
+    /// A default of less than a second.
+    pub(super) const fn milliseconds(milliseconds: u64) -> Self {
+        Self(Duration::from_millis(milliseconds))
+    }
+
     /// `None` for `0s`, where that means "none".
     pub(super) fn nonzero(self) -> Option<Duration> {
         (!self.0.is_zero()).then_some(self.0)

@@ -149,6 +149,12 @@ pub struct PoolStatus {
     pub queue_full: u64,
     /// Exchanges that waited in vain.
     pub queue_timeouts: u64,
+    /// Attempts that repeated another, hedges included.
+    pub retries: u64,
+    /// Attempts that were not repeated because the budget was spent.
+    pub retries_denied: u64,
+    /// Attempts made beside another that was slow.
+    pub hedges: u64,
     /// In file order.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -160,10 +166,17 @@ pub struct EndpointStatus {
     pub address: String,
     /// `weight`
     pub weight: u16,
-    /// `state`: `up`, `drain` or `down`.
+    /// The state that counts: `up`, `drain` or `down`.
     pub state: &'static str,
+    /// The operator's word, where it stands against the file's `state`.
+    #[serde(rename = "override")]
+    pub overridden: Option<&'static str>,
     /// The verdict of the probes; true before the first one and without probes.
     pub healthy: bool,
+    /// Out because of how it answered, whatever the probes say.
+    pub ejected: bool,
+    /// Ejections so far.
+    pub ejections: u64,
     /// `backup`
     pub backup: bool,
     /// Exchanges whose response has not ended.
@@ -174,6 +187,8 @@ pub struct EndpointStatus {
     pub requests: u64,
     /// Attempts that failed.
     pub failures: u64,
+    /// The same by reason.
+    pub failures_by_reason: BTreeMap<&'static str, u64>,
     /// The latest probes, oldest first; bounded by whoever keeps them.
     pub last_probes: Vec<ProbeStatus>,
 }
@@ -186,8 +201,10 @@ pub struct ProbeStatus {
     pub at: SystemTime,
     /// The verdict.
     pub ok: bool,
-    /// Stable token of a failure, or the status that came.
+    /// Stable token of a failure, or the status that came, or both.
     pub detail: String,
+    /// From connect to the last byte, or to the failure.
+    pub took_ms: u64,
 }
 
 /// What came of exchanges on routes with a cache, since the start of the process.
@@ -340,17 +357,29 @@ pub(crate) mod tests {
                 queued: 30,
                 queue_full: 4,
                 queue_timeouts: 5,
+                retries: 6,
+                retries_denied: 7,
+                hedges: 8,
                 endpoints: vec![EndpointStatus {
                     address: "10.0.0.11:8080".into(),
                     weight: 3,
                     state: "up",
+                    overridden: Some("up"),
                     healthy: false,
+                    ejected: true,
+                    ejections: 3,
                     backup: true,
                     in_flight: 5,
                     latency_us: Some(1500),
                     requests: 100,
                     failures: 9,
-                    last_probes: vec![ProbeStatus { at: at(1_795_416_090), ok: false, detail: "503".into() }],
+                    failures_by_reason: BTreeMap::from([("connect_refused", 7), ("connection_reset", 2)]),
+                    last_probes: vec![ProbeStatus {
+                        at: at(1_795_416_090),
+                        ok: false,
+                        detail: "503".into(),
+                        took_ms: 3,
+                    }],
                 }],
             }],
             cache: CacheAnswers { requests: 8, hits: 6, bytes: 1000, hit_bytes: 900 },

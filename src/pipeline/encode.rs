@@ -19,7 +19,7 @@ use crate::body::{Body, Filtered, Response, SpoolReader};
 use crate::error::{ProxyError, Stage};
 use crate::policy::cache::range::offer as offer_ranges;
 use crate::policy::cache::validation::{self, ConditionFacts};
-use crate::policy::encoding::{self, Coding, CompressParams, EncodeFacts};
+use crate::policy::encoding::{self, Breach, Coding, CompressParams, EncodeFacts};
 use crate::policy::mend;
 use crate::policy::optimise::{self, Made, Recipe, is_in_demand};
 use crate::policy::validators::{self, Derivation};
@@ -89,6 +89,8 @@ struct Plan {
     level: u8,
     /// The optimisers; 0 = none.
     rules: u64,
+    /// Bytes of padding.
+    padding: u8,
 }
 
 impl Plan {
@@ -116,7 +118,7 @@ impl Plan {
 
     /// What can be done while a client waits.
     fn new(decode: Option<Coding>, encode: Option<Coding>, coding: Option<Coding>, varies: bool) -> Self {
-        Self { decode, encode, varies, coding, level: encode.map_or(0, fast_level), rules: 0 }
+        Self { decode, encode, varies, coding, level: encode.map_or(0, fast_level), rules: 0, padding: 0 }
     }
 
     /// The same with the child that was made for its coding.
@@ -129,7 +131,17 @@ impl Plan {
         let length = response.body.exact_len().filter(|_| exchange.head.method != Method::HEAD);
         let length = length.or(response.content_length);
         let facts = EncodeFacts { status: response.status, headers: &response.headers, length };
-        Self::of(&exchange.head.headers, &facts, compress)
+        let request = &exchange.head.headers;
+        let breach = compress.map_or(Breach::Off, |params| params.breach);
+        let (Some(params), true) = (compress.filter(|_| breach != Breach::Off), encoding::is_personal(request)) else {
+            return Self::of(request, &facts, compress);
+        };
+        let mut codings = params.codings.clone();
+        codings.retain(|coding| breach == Breach::Pad && encoding::can_pad(*coding));
+        let plan = Self::of(request, &facts, Some(&CompressParams { codings, ..params.clone() }));
+        let padding = exchange.worker.random().to_le_bytes()[0];
+        let padding = if plan.encode.is_some() { padding } else { 0 };
+        Self { padding, varies: plan.varies || Self::of(request, &facts, compress).varies, ..plan }
     }
 
     /// For a part: the bytes as they are, or relieved of their own coding where the client cannot read it. Why a part is
@@ -158,7 +170,7 @@ impl Plan {
         }
         if let Some(coding) = self.encode {
             worker.metrics.encoding(coding.token());
-            body = Body::stream(Filtered::new(body, Encoder::new(coding, self.level), Stage::Encode));
+            body = Body::stream(Filtered::new(body, Encoder::padded(coding, self.level, self.padding), Stage::Encode));
         }
         body
     }
@@ -167,6 +179,9 @@ impl Plan {
     fn mend(self, headers: &mut HeaderMap) {
         if self.changes() {
             mend::recoded(headers, self.derivation());
+            if self.padding > 0 {
+                mend::weaken(headers);
+            }
         }
         if self.varies {
             mend::varies_by_coding(headers);

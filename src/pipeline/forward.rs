@@ -2,12 +2,14 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, HOST, HeaderValue, IF_RANGE, RANGE};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::context::{Exchange, Trace};
+use super::hedge;
 use super::range;
 use super::rewrite;
 use super::sticky;
@@ -23,7 +25,7 @@ use crate::policy::retry::{self, Again, Failure, RetryFacts};
 use crate::policy::route::pick_split;
 use crate::policy::validators;
 use crate::snapshot::{Action, Route};
-use crate::upstream::{Answer, OutRequest, Pool, Timings, Wanted};
+use crate::upstream::{Answer, OutRequest, Pool, Slot, Timings, Wanted};
 
 /// A request ready for the farm.
 pub(super) struct Order {
@@ -53,7 +55,7 @@ impl Order {
 }
 
 /// A copy of a request without a body.
-fn repeat(request: &OutRequest) -> OutRequest {
+pub(super) fn repeat(request: &OutRequest) -> OutRequest {
     OutRequest {
         method: request.method.clone(),
         target: request.target.clone(),
@@ -195,34 +197,42 @@ fn pick_pool(split: &[(Arc<Pool>, u32)], random: u64) -> Option<&Arc<Pool>> {
 pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -> Result<Reply, ProxyError> {
     let Order { pool, mut request, key, stay } = order;
     trace.pool = Some(Arc::clone(&pool.name));
+    let method = request.method.clone();
     let mut retries =
-        Retries { pool: &pool, method: request.method.clone(), made: 0, silent_used: false, tried: Vec::new() };
-    let mut last = None;
+        Retries { worker, pool: &pool, method, key, stay, made: 0, silent_used: false, tried: Vec::new() };
+    let mut slot = retries.first().await.map_err(no_endpoint)?;
     loop {
-        let wanted = Wanted { tried: &retries.tried, key, stay, random: worker.random() };
-        let mut picked = worker.connections.pick(&pool, &wanted);
-        if let (Err(NoEndpoint::AllFull), Some(queue), []) = (&picked, pool.params.queue, wanted.tried) {
-            picked = worker.connections.wait(&pool, queue, &wanted).await;
-        }
-        let slot = match picked {
-            Ok(slot) => slot,
-            Err(nobody) => return Err(last.unwrap_or_else(|| no_endpoint(nobody))),
-        };
         let label = Arc::clone(slot.guard.endpoint().label());
-        let index = slot.index;
+        let mut index = slot.index;
         // Once sent, a body is gone that was not at hand.
         let bodyless = matches!(request.body, Body::Empty);
-        let sent = worker.now();
-        let outcome = worker.connections.send(&pool, slot, &mut request, !retries.silent_used).await;
+        let mut sent = worker.now();
+        let outcome = match hedge::delay(&pool, &request).filter(|_| retries.made == 0) {
+            None => worker.connections.send(&pool, slot, &mut request, !retries.silent_used).await,
+            Some(delay) => {
+                let raced = hedge::race(worker, &pool, slot, &mut request, &retries.wanted(), delay).await;
+                (index, sent) = (raced.index, raced.sent);
+                if let Some((loser, attempt)) = raced.lost {
+                    retries.lost(loser);
+                    trace.attempts.push(attempt);
+                }
+                raced.outcome
+            }
+        };
         let received = worker.now();
         let mut note = |error| {
-            trace.attempts.push(Attempt { endpoint: Arc::clone(&label), error, duration: received.since(sent) });
+            let endpoint =
+                pool.endpoints.get(index).map_or_else(|| Arc::clone(&label), |live| Arc::clone(live.label()));
+            trace.attempts.push(Attempt { endpoint, error, duration: received.since(sent) });
         };
         match outcome {
             Ok(answer) => {
                 let failure = Failure::Status(answer.response.status.as_u16());
-                if bodyless && retries.again(failure, index, true) {
+                let headers = &answer.response.headers;
+                if bodyless && let Some(next) = retries.next(failure, index, true, Some((headers, received))) {
                     note(Some("status"));
+                    drop(answer);
+                    slot = next.after_pause().await;
                     continue;
                 }
                 note(None);
@@ -233,28 +243,73 @@ pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -
             }
             Err(failed) => {
                 note(Some(failed.error.kind.row().reason));
-                last = Some(failed.error);
-                if !retries.again(Failure::Error(failed.error), index, failed.replayable) {
-                    return Err(failed.error);
+                match retries.next(Failure::Error(failed.error), index, failed.replayable, None) {
+                    Some(next) => slot = next.after_pause().await,
+                    None => return Err(failed.error),
                 }
             }
         }
     }
 }
 
-/// What was tried so far.
+/// What was tried so far, and where to go on.
 struct Retries<'a> {
-    pool: &'a Pool,
+    worker: &'a Worker,
+    pool: &'a Arc<Pool>,
     method: Method,
+    key: Option<u64>,
+    stay: Option<usize>,
     /// Attempts, the silent retry not counted.
     made: u32,
     silent_used: bool,
     tried: Vec<usize>,
 }
 
+/// Another attempt: where, and after what pause.
+struct Next {
+    slot: Slot,
+    pause: Duration,
+}
+
+impl Next {
+    async fn after_pause(self) -> Slot {
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
+        self.slot
+    }
+}
+
 impl Retries<'_> {
-    /// Whether to go on after `failure` at the endpoint `index`.
-    fn again(&mut self, failure: Failure, index: usize, replayable: bool) -> bool {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { tried: &self.tried, key: self.key, stay: self.stay, random: self.worker.random() }
+    }
+
+    /// The slot of the first attempt, waited for where the pool has a queue.
+    async fn first(&self) -> Result<Slot, NoEndpoint> {
+        let wanted = self.wanted();
+        match (self.worker.connections.pick(self.pool, &wanted), self.pool.params.queue) {
+            (Err(NoEndpoint::AllFull), Some(queue)) => self.worker.connections.wait(self.pool, queue, &wanted).await,
+            (picked, _) => picked,
+        }
+    }
+
+    /// Notes an attempt that was made beside another and lost.
+    fn lost(&mut self, index: usize) {
+        self.made += 1;
+        self.tried.push(index);
+    }
+
+    /// Another attempt after `failure` at the endpoint `index`, where it is allowed, somebody is left to ask, and the
+    /// budget is not spent; otherwise the failure stands. `answer` is the head of an answer that counts as failure, and
+    /// when it came.
+    fn next(
+        &mut self,
+        failure: Failure,
+        index: usize,
+        replayable: bool,
+        answer: Option<(&HeaderMap, Now)>,
+    ) -> Option<Next> {
         self.made += 1;
         let facts = RetryFacts {
             failure,
@@ -263,17 +318,21 @@ impl Retries<'_> {
             silent_used: self.silent_used,
             replayable,
         };
-        match retry::may_retry(&facts, &self.pool.params.retry) {
-            Ok(Again::Silent) => {
+        let params = &self.pool.params.retry;
+        match retry::may_retry(&facts, params).ok()? {
+            Again::Silent => {
                 self.silent_used = true;
                 self.made -= 1;
-                true
+                let slot = self.worker.connections.pick(self.pool, &self.wanted()).ok()?;
+                Some(Next { slot, pause: Duration::ZERO })
             }
-            Ok(Again::Attempt) => {
+            Again::Attempt => {
+                let told = answer.and_then(|(headers, now)| retry::retry_after(headers, now.wall));
+                let pause = retry::pause(&facts, told, self.worker.random(), params).ok()?;
                 self.tried.push(index);
-                true
+                let slot = self.worker.connections.pick(self.pool, &self.wanted()).ok()?;
+                self.pool.take_retry(retry::is_unsent(failure)).then_some(Next { slot, pause })
             }
-            Err(_) => false,
         }
     }
 }

@@ -14,6 +14,7 @@ mod fetch;
 mod fill;
 mod forward;
 mod guard;
+mod hedge;
 mod integrity;
 mod lookup;
 mod purge;

@@ -24,7 +24,7 @@ pub(super) struct Rewritten {
 /// Puts the body of `response` through the route's rules, where they apply to it. An answer to HEAD gets the fields that
 /// GET would.
 pub(super) fn run(worker: &Worker, route: &Route, method: &Method, mut response: Response) -> Rewritten {
-    let applied = route.rewrite.as_ref().and_then(|rewrite| apply(rewrite, method, &mut response));
+    let applied = route.rewrite.as_ref().and_then(|rewrite| apply(worker, rewrite, method, &mut response));
     if route.heeds_integrity {
         response = integrity::watch(worker, response);
     }
@@ -47,15 +47,17 @@ pub(super) fn fingerprint(route: &Route) -> u64 {
     route.rewrite.as_ref().map_or(0, |rewrite| rewrite.fingerprint)
 }
 
-fn apply(rewrite: &Rewrite, method: &Method, response: &mut Response) -> Option<Failure> {
+fn apply(worker: &Worker, rewrite: &Rewrite, method: &Method, response: &mut Response) -> Option<Failure> {
     let facts = RewriteFacts { status: response.status, headers: &response.headers };
     let plan = match rewrite::applies(&facts, &rewrite.params) {
         Ok(plan) => plan,
         Err(reason) => {
             tracing::debug!(reason = reason.token(), rules = %rewrite.name, "not rewritten");
+            worker.metrics.rewrite(reason.token());
             return None;
         }
     };
+    worker.metrics.rewrite("applied");
     let rewriter = rewrite.rules.rewriter(plan.charset);
     let failure = rewriter.failure();
     if *method != Method::HEAD {

@@ -1,6 +1,8 @@
 //! Content codings: which one a client gets, and whether coding a response is worth it (RFC 9110 §8.4, §12.5.3).
 
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
+};
 use http::{HeaderMap, StatusCode};
 
 /// A content coding we can make and read (RFC 9110 §8.4.1, RFC 8878, RFC 7932).
@@ -36,6 +38,30 @@ impl Coding {
     }
 }
 
+/// What can be read: the codings we make, and deflate, which we do not (RFC 9110 §8.4.1.2: two formats go by that name).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readable {
+    /// One that is made here as well.
+    Coding(Coding),
+    /// `deflate`
+    Deflate,
+}
+
+impl Readable {
+    /// The coding of that name, in any case.
+    #[must_use]
+    pub fn from_token(token: &[u8]) -> Option<Self> {
+        let deflate = token.eq_ignore_ascii_case(b"deflate").then_some(Self::Deflate);
+        Coding::from_token(token).map(Self::Coding).or(deflate)
+    }
+}
+
+impl From<Coding> for Readable {
+    fn from(coding: Coding) -> Self {
+        Self::Coding(coding)
+    }
+}
+
 /// `[compress.NAME]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompressParams {
@@ -47,6 +73,33 @@ pub struct CompressParams {
     pub min_size: u64,
     /// `strong`: stored bodies in demand are coded again at the strongest level, in the background.
     pub strong: bool,
+    /// `breach`: what becomes of answers that may mix a client's secrets with text that others choose.
+    pub breach: Breach,
+}
+
+/// `breach`: how the length of a coded answer is kept from telling secrets in it (the attack of that name). It concerns
+/// answers that are not stored, to requests with cookies or credentials: those are what one client's secrets are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Breach {
+    /// They are coded like all others.
+    #[default]
+    Off,
+    /// They are coded, with padding of a random length that decodes to nothing. Makes the attack longer, not impossible.
+    Pad,
+    /// They are not coded.
+    Identity,
+}
+
+/// Whether an answer to this request, which is not stored, may hold the client's secrets.
+#[must_use]
+pub fn is_personal(request: &HeaderMap) -> bool {
+    request.contains_key(COOKIE) || request.contains_key(AUTHORIZATION)
+}
+
+/// Whether padding can be hidden in this coding: brotli's encoder has no place for it.
+#[must_use]
+pub fn can_pad(coding: Coding) -> bool {
+    coding != Coding::Br
 }
 
 /// Why a client gets the body without a coding.
@@ -368,6 +421,7 @@ mod tests {
             types: vec!["text/*".into(), "application/json".into()],
             min_size: 1024,
             strong: false,
+            breach: Breach::Off,
         };
         let html = (CONTENT_TYPE, "text/html; charset=utf-8");
         for (status, length, lines, expected) in [

@@ -63,6 +63,14 @@ fn changed(headers: &mut HeaderMap, derivation: Derivation) {
     }
 }
 
+/// Marks the tag of bytes that are not the same each time they are made (RFC 9110 §8.8.1).
+pub fn weaken(headers: &mut HeaderMap) {
+    let tag = headers.get(ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
+    if let Some(tag) = tag.map(|tag| EntityTag { weak: true, ..tag }.to_value()) {
+        headers.insert(ETAG, tag);
+    }
+}
+
 /// Says that the response depends on `Accept-Encoding`, unless it does already (RFC 9110 §12.5.5).
 pub fn varies_by_coding(headers: &mut HeaderMap) {
     let said = headers.get_all(VARY).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));

@@ -9,6 +9,7 @@ use super::balance::hash::HashBy;
 use super::balance::sticky::StickyParams;
 use super::balance::{AdminState, Balance};
 use super::health::HealthParams;
+use super::health::outlier::OutlierParams;
 use super::retry::RetryParams;
 
 /// `[[pool]]` without `tls`.
@@ -36,10 +37,14 @@ pub struct PoolParams {
     pub adaptive: Option<AdaptiveParams>,
     /// `health`; `None` = no probes.
     pub health: Option<HealthParams>,
+    /// `outlier`; `None` = nobody is ejected.
+    pub outlier: Option<OutlierParams>,
     /// `panic` as a share 0..=1: below this share of healthy endpoints health is ignored.
     pub panic: f64,
     /// `retry`
     pub retry: RetryParams,
+    /// `hedge.after`: how long the first attempt has before a second one is made beside it; `None` = for ever.
+    pub hedge: Option<Duration>,
     /// `timeouts`
     pub timeouts: PoolTimeouts,
     /// `keep_alive`

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
-use super::encoding::{Coding, content_codings, forbids_transform, has_body, media_type};
+use super::encoding::{Readable, content_codings, forbids_transform, has_body, media_type};
 use super::optimise::Optimisers;
 
 /// `[rewrite.NAME]`, the mandatory part.
@@ -67,7 +67,7 @@ pub struct RewriteFacts<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RewritePlan<'a> {
     /// To be decoded first; the rewritten body has no coding until one is negotiated.
-    pub decode: Option<Coding>,
+    pub decode: Option<Readable>,
     /// The `charset` of `Content-Type`; `None` = the document's own declaration, else UTF-8.
     pub charset: Option<&'a str>,
 }
@@ -108,8 +108,10 @@ impl SkipReason {
 }
 
 /// Charsets in which a byte below 0x80 is always the ASCII character: by name, or by how their names begin.
-const ASCII_COMPATIBLE: [&str; 4] = ["utf-8", "utf8", "us-ascii", "latin1"];
-const ASCII_COMPATIBLE_FAMILIES: [&str; 3] = ["iso-8859-", "windows-125", "koi8-"];
+const ASCII: [&str; 4] = ["utf-8", "utf8", "us-ascii", "latin1"];
+const ASCII_FAMILIES: [&str; 4] = ["iso-8859-", "windows-", "koi8-", "x-mac"];
+/// Charsets in which at least `<`, `>`, quotes and white space are always ASCII: what markup is made of.
+const ASCII_MARKUP_FAMILIES: [&str; 7] = ["shift_jis", "shift-jis", "sjis", "euc-", "gb", "big5", "ks_c_5601"];
 
 /// How to rewrite a response.
 ///
@@ -135,13 +137,13 @@ pub fn applies<'a>(facts: &RewriteFacts<'a>, params: &RewriteParams) -> Result<R
         return Err(SkipReason::NoTransform);
     }
     let charset = charset(facts.headers);
-    if !charset.is_none_or(is_ascii_compatible) {
+    if !charset.is_none_or(has_ascii_markup) {
         return Err(SkipReason::Charset);
     }
     let mut codings = content_codings(facts.headers);
     let decode = match (codings.next(), codings.next()) {
         (None, _) => None,
-        (Some(name), None) => Some(Coding::from_token(name).ok_or(SkipReason::Undecodable)?),
+        (Some(name), None) => Some(Readable::from_token(name).ok_or(SkipReason::Undecodable)?),
         _ => return Err(SkipReason::Undecodable),
     };
     Ok(RewritePlan { decode, charset })
@@ -169,10 +171,19 @@ pub(super) fn charset(headers: &HeaderMap) -> Option<&str> {
     })
 }
 
+/// Whether a byte below 0x80 is the ASCII character, whatever stands before it.
 pub(super) fn is_ascii_compatible(charset: &str) -> bool {
+    ASCII.iter().any(|name| charset.eq_ignore_ascii_case(name)) || begins(charset, &ASCII_FAMILIES)
+}
+
+/// Whether tags can be told from text by their ASCII bytes.
+fn has_ascii_markup(charset: &str) -> bool {
+    is_ascii_compatible(charset) || begins(charset, &ASCII_MARKUP_FAMILIES)
+}
+
+fn begins(charset: &str, families: &[&str]) -> bool {
     let begins = |family: &str| charset.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));
-    ASCII_COMPATIBLE.iter().any(|name| charset.eq_ignore_ascii_case(name))
-        || ASCII_COMPATIBLE_FAMILIES.iter().any(|family| begins(family))
+    families.iter().any(|family| begins(family))
 }
 
 /// Part of every fingerprint: raise it when the same rules come to give other bytes.
@@ -250,6 +261,7 @@ mod tests {
     use http::header::{CACHE_CONTROL, CONTENT_ENCODING};
 
     use super::*;
+    use crate::policy::encoding::Coding;
 
     fn rules(rules: &[(&str, &[ElementAction])]) -> RewriteParams {
         let rule = |(select, actions): &(&str, &[ElementAction])| ElementRule {
@@ -267,13 +279,15 @@ mod tests {
         let cases: Vec<Case<'_>> = vec![
             (200, vec![html.clone()], plan(None, None)),
             (500, vec![(CONTENT_TYPE, "Text/HTML;Charset=\"UTF-8\"")], plan(None, Some("UTF-8"))),
-            (200, vec![(CONTENT_TYPE, "application/xhtml+xml; a=b; charset=shift_jis")], Err(SkipReason::Charset)),
+            (200, vec![(CONTENT_TYPE, "application/xhtml+xml; a=b; charset=shift_jis")], plan(None, Some("shift_jis"))),
+            (200, vec![(CONTENT_TYPE, "text/html; charset=iso-2022-jp")], Err(SkipReason::Charset)),
             (200, vec![(CONTENT_TYPE, "text/html; charset=ISO-8859-1")], plan(None, Some("ISO-8859-1"))),
             (200, vec![(CONTENT_TYPE, "text/html; charset=windows-1252")], plan(None, Some("windows-1252"))),
             (200, vec![(CONTENT_TYPE, "text/html; charset=utf-16")], Err(SkipReason::Charset)),
-            (200, vec![html.clone(), (CONTENT_ENCODING, "gzip")], plan(Some(Coding::Gzip), None)),
+            (200, vec![html.clone(), (CONTENT_ENCODING, "gzip")], plan(Some(Coding::Gzip.into()), None)),
             (200, vec![html.clone(), (CONTENT_ENCODING, "gzip, br")], Err(SkipReason::Undecodable)),
-            (200, vec![html.clone(), (CONTENT_ENCODING, "deflate")], Err(SkipReason::Undecodable)),
+            (200, vec![html.clone(), (CONTENT_ENCODING, "deflate")], plan(Some(Readable::Deflate), None)),
+            (200, vec![html.clone(), (CONTENT_ENCODING, "compress")], Err(SkipReason::Undecodable)),
             (200, vec![html.clone(), (CACHE_CONTROL, "no-transform")], Err(SkipReason::NoTransform)),
             (200, vec![html.clone(), (CONTENT_RANGE, "bytes 0-1/2")], Err(SkipReason::Partial)),
             (206, vec![html.clone()], Err(SkipReason::Partial)),

@@ -16,13 +16,14 @@ use async_compression::Level;
 use async_compression::codecs::brotli::params::EncoderParams;
 use async_compression::codecs::zstd::params::DParameter;
 use async_compression::codecs::{
-    BrotliDecoder, BrotliEncoder, DecodeV2, EncodeV2, GzipDecoder, GzipEncoder, ZstdDecoder, ZstdEncoder,
+    BrotliDecoder, BrotliEncoder, DecodeV2, DeflateDecoder, EncodeV2, GzipDecoder, GzipEncoder, ZlibDecoder,
+    ZstdDecoder, ZstdEncoder,
 };
 use async_compression::core::util::{PartialBuffer, WriteBuffer};
 use bytes::BytesMut;
 
 use super::{Fault, Filter};
-use crate::policy::encoding::Coding;
+use crate::policy::encoding::{Coding, Readable};
 
 /// Output per input byte above which a stream counts as a bomb. Real pages and scripts stay below 100; gzip itself ends
 /// at 1032, brotli and zstd go far beyond.
@@ -39,6 +40,11 @@ const BROTLI_WINDOW_LOG: i32 = 19;
 /// seven bits that the format leaves free. The codec would follow it.
 const BROTLI_LARGE_WINDOW: u8 = 0b001_0001;
 const BROTLI_LARGE_WINDOW_MASK: u8 = 0b111_1111;
+/// How a frame begins that decoders pass over (RFC 8878 §3.1.2).
+const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
+/// Bytes of a gzip head as our encoder writes it, and the flag that says that an extra field follows it.
+const GZIP_HEAD: usize = 10;
+const GZIP_EXTRA: u8 = 4;
 /// Bytes handed over between a codec and its output in one step.
 const STEP: usize = 16 * 1024;
 
@@ -64,6 +70,10 @@ pub struct Encoder {
     pending: BytesMut,
     /// `None` once finished.
     codec: Option<Box<dyn EncodeV2 + Send>>,
+    /// Bytes that say nothing, still to be put into the stream.
+    padding: u8,
+    /// The first bytes of a padded gzip stream, until its head is whole.
+    head: BytesMut,
 }
 
 impl Encoder {
@@ -80,7 +90,59 @@ impl Encoder {
             // Level 0 would mean zstd's default, not its least.
             Coding::Zstd => Box::new(ZstdEncoder::new(level.clamp(1, ZSTD_LEVEL_MAX).into())),
         };
-        Self { coding, pending: BytesMut::new(), codec: Some(codec) }
+        Self { coding, pending: BytesMut::new(), codec: Some(codec), padding: 0, head: BytesMut::new() }
+    }
+
+    /// The same with so many bytes in its head that decode to nothing: a skippable frame of zstd (RFC 8878 §3.1.2), the
+    /// extra field of gzip (RFC 1952 §2.3.1.1). Brotli's has none.
+    #[must_use]
+    pub fn padded(coding: Coding, level: u8, padding: u8) -> Self {
+        Self { padding, ..Self::new(coding, level) }
+    }
+
+    /// Puts the padding into what comes first.
+    fn pad(&mut self, coded: &mut BytesMut) {
+        let zeros = vec![0; self.padding.into()];
+        match self.coding {
+            Coding::Br => {}
+            Coding::Zstd => {
+                let frame = [&SKIPPABLE[..], &[self.padding, 0, 0, 0], &zeros, coded].concat();
+                *coded = BytesMut::from(&frame[..]);
+            }
+            Coding::Gzip => {
+                self.head.unsplit(std::mem::take(coded));
+                if self.head.len() < GZIP_HEAD {
+                    return;
+                }
+                let mut head = self.head.split_to(GZIP_HEAD);
+                if let Some(flags) = head.get_mut(3) {
+                    *flags |= GZIP_EXTRA;
+                }
+                head.extend_from_slice(&[self.padding, 0]);
+                head.extend_from_slice(&zeros);
+                head.unsplit(std::mem::take(&mut self.head));
+                *coded = head;
+            }
+        }
+        self.padding = 0;
+    }
+
+    /// Runs `code`, and pads what it gives first.
+    fn coded(
+        &mut self,
+        output: &mut BytesMut,
+        code: impl FnOnce(&mut Self, &mut BytesMut) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        if self.padding == 0 {
+            return code(self, output);
+        }
+        let mut coded = BytesMut::new();
+        code(self, &mut coded)?;
+        if !coded.is_empty() {
+            self.pad(&mut coded);
+            output.unsplit(coded);
+        }
+        Ok(())
     }
 
     /// Codes `input` to its last byte.
@@ -107,8 +169,8 @@ impl Encoder {
     }
 }
 
-impl Filter for Encoder {
-    fn push(&mut self, mut input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
+impl Encoder {
+    fn take(&mut self, mut input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
         if !self.pending.is_empty() {
             let (head, tail) = input.split_at(input.len().min(STEP - self.pending.len()));
             self.pending.extend_from_slice(head);
@@ -126,13 +188,19 @@ impl Filter for Encoder {
         self.pending.extend_from_slice(steps.remainder());
         Ok(())
     }
+}
+
+impl Filter for Encoder {
+    fn push(&mut self, input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
+        self.coded(output, |encoder, output| encoder.take(input, output))
+    }
 
     fn flush(&mut self, output: &mut BytesMut) -> Result<(), Fault> {
-        self.drain(output, |codec, room| codec.flush(room))
+        self.coded(output, |encoder, output| encoder.drain(output, |codec, room| codec.flush(room)))
     }
 
     fn finish(&mut self, output: &mut BytesMut) -> Result<(), Fault> {
-        self.drain(output, |codec, room| codec.finish(room))?;
+        self.coded(output, |encoder, output| encoder.drain(output, |codec, room| codec.finish(room)))?;
         self.codec = None;
         Ok(())
     }
@@ -156,8 +224,10 @@ fn step<R>(output: &mut BytesMut, run: impl FnOnce(&mut WriteBuffer<'_>) -> R) -
 
 /// Decodes one body. Nothing is held back, so `flush` does nothing.
 pub struct Decoder {
-    coding: Coding,
+    coding: Readable,
     codec: Box<dyn DecodeV2 + Send>,
+    /// The first byte of what is called deflate, until the second shows whether it is zlib's.
+    first: Option<u8>,
     bound: Bound,
     /// The last byte was the last one of a member (gzip), a frame (zstd) or the stream (brotli).
     ended: bool,
@@ -166,13 +236,17 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder for one body of at most `limit` decoded bytes.
     #[must_use]
-    pub fn new(coding: Coding, limit: u64) -> Self {
+    pub fn new(coding: impl Into<Readable>, limit: u64) -> Self {
+        let coding = coding.into();
         let codec: Box<dyn DecodeV2 + Send> = match coding {
-            Coding::Gzip => Box::new(GzipDecoder::new()),
-            Coding::Br => Box::new(BrotliDecoder::new()),
-            Coding::Zstd => Box::new(ZstdDecoder::new_with_params(&[DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)])),
+            Readable::Coding(Coding::Gzip) => Box::new(GzipDecoder::new()),
+            Readable::Coding(Coding::Br) => Box::new(BrotliDecoder::new()),
+            Readable::Coding(Coding::Zstd) => {
+                Box::new(ZstdDecoder::new_with_params(&[DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)]))
+            }
+            Readable::Deflate => Box::new(ZlibDecoder::new()),
         };
-        Self { coding, codec, bound: Bound { taken: 0, given: 0, limit }, ended: false }
+        Self { coding, codec, first: None, bound: Bound { taken: 0, given: 0, limit }, ended: false }
     }
 
     /// One step of the codec, which has more to do as long as it fills its room.
@@ -180,7 +254,8 @@ impl Decoder {
         let before = output.len();
         // Deflate calls it an error to be asked when there is nothing to do. No member ends in a flush: its last bytes, a
         // checksum, decode to nothing.
-        let flush = self.coding == Coding::Gzip && input.unwritten().is_empty();
+        let flush =
+            matches!(self.coding, Readable::Coding(Coding::Gzip) | Readable::Deflate) && input.unwritten().is_empty();
         let progress = step(output, |room| {
             let ended = if flush { self.codec.flush(room).map(|_| false) } else { self.codec.decode(input, room) };
             ended.map(|ended| Progress { ended, filled: room.has_no_spare_space() })
@@ -189,9 +264,9 @@ impl Decoder {
         progress.map_err(|_| Fault::Malformed)
     }
 
-    /// What follows an end: another member or frame, but nothing behind brotli.
+    /// What follows an end: another member or frame, but nothing behind brotli and deflate.
     fn begin_next(&mut self) -> Result<(), Fault> {
-        if self.coding == Coding::Br {
+        if matches!(self.coding, Readable::Coding(Coding::Br) | Readable::Deflate) {
             return Err(Fault::Malformed);
         }
         self.ended = false;
@@ -205,13 +280,28 @@ struct Progress {
     filled: bool,
 }
 
-impl Filter for Decoder {
-    fn push(&mut self, input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
-        let first = input.first().filter(|_| self.bound.taken == 0);
-        if self.coding == Coding::Br && first.is_some_and(|byte| byte & BROTLI_LARGE_WINDOW_MASK == BROTLI_LARGE_WINDOW)
-        {
-            return Err(Fault::Malformed);
+impl Decoder {
+    /// RFC 9110 §8.4.1.2 means zlib's format by deflate; some servers send the bare stream all the same. Says whether the
+    /// beginning has come.
+    fn tell_deflate(&mut self, input: &mut &[u8], output: &mut BytesMut) -> Result<bool, Fault> {
+        if self.coding != Readable::Deflate || self.bound.taken > 0 {
+            return Ok(true);
         }
+        let Some((&next, rest)) = input.split_first() else { return Ok(false) };
+        let Some(first) = self.first.take() else {
+            self.first = Some(next);
+            *input = rest;
+            return self.tell_deflate(input, output);
+        };
+        // RFC 1950 §2.2: the method is 8, and the two bytes as a number are a multiple of 31.
+        if first & 0x0f != 8 || u16::from_be_bytes([first, next]) % 31 != 0 {
+            self.codec = Box::new(DeflateDecoder::new());
+        }
+        self.decode(&[first], output)?;
+        Ok(true)
+    }
+
+    fn decode(&mut self, input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
         self.bound.take(input.len());
         let mut input = PartialBuffer::new(input);
         while !input.unwritten().is_empty() {
@@ -228,13 +318,29 @@ impl Filter for Decoder {
         }
         Ok(())
     }
+}
+
+impl Filter for Decoder {
+    fn push(&mut self, mut input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
+        if !self.tell_deflate(&mut input, output)? {
+            return Ok(());
+        }
+        let first = input.first().filter(|_| self.bound.taken == 0);
+        if self.coding == Readable::Coding(Coding::Br)
+            && first.is_some_and(|byte| byte & BROTLI_LARGE_WINDOW_MASK == BROTLI_LARGE_WINDOW)
+        {
+            return Err(Fault::Malformed);
+        }
+        self.decode(input, output)
+    }
 
     fn flush(&mut self, _output: &mut BytesMut) -> Result<(), Fault> {
         Ok(())
     }
 
     fn finish(&mut self, _output: &mut BytesMut) -> Result<(), Fault> {
-        if self.ended || self.bound.taken == 0 { Ok(()) } else { Err(Fault::Truncated) }
+        let nothing = self.bound.taken == 0 && self.first.is_none();
+        if self.ended || nothing { Ok(()) } else { Err(Fault::Truncated) }
     }
 }
 
@@ -343,6 +449,55 @@ mod tests {
             }
             assert_eq!(decode(coding, LIMIT, std::iter::empty()), Ok(BytesMut::new()), "{coding:?}");
         }
+    }
+
+    #[test]
+    fn padding_has_its_length_and_says_nothing() {
+        let page = page();
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            let plain = encode(coding, 1, page.chunks(page.len()), false).len();
+            for padding in [0, 1, 255] {
+                for size in [1, 1000, page.len()] {
+                    let (mut encoder, mut coded) = (Encoder::padded(coding, 1, padding), BytesMut::new());
+                    for chunk in page.chunks(size) {
+                        encoder.push(chunk, &mut coded).expect("memory");
+                    }
+                    encoder.finish(&mut coded).expect("memory");
+                    let frame = if coding == Coding::Gzip { 2 } else { 8 };
+                    let expected = plain + if padding == 0 { 0 } else { frame + usize::from(padding) };
+                    assert_eq!(coded.len(), expected, "{coding:?} {padding} by {size}");
+                    assert!(
+                        decode(coding, LIMIT, coded.chunks(7)).expect("whole") == page,
+                        "{coding:?} {padding} by {size}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn deflate_is_read_in_both_its_meanings() {
+        use std::io::Write as _;
+        let page = page();
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        let mut bare = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        zlib.write_all(&page).expect("memory");
+        bare.write_all(&page).expect("memory");
+        for coded in [zlib.finish().expect("memory"), bare.finish().expect("memory")] {
+            let decode = |coded: &[u8], size: usize| {
+                let (mut decoder, mut plain) = (Decoder::new(Readable::Deflate, LIMIT), BytesMut::new());
+                coded.chunks(size).try_for_each(|chunk| decoder.push(chunk, &mut plain))?;
+                decoder.finish(&mut plain).map(|()| plain)
+            };
+            for size in [1, 2, 3, 4096, coded.len()] {
+                assert!(decode(&coded, size).expect("whole") == page, "by {size}");
+            }
+            for end in [1, 2, coded.len() / 2] {
+                assert_eq!(decode(&coded[..end], 64), Err(Fault::Truncated), "{end}");
+            }
+            assert_eq!(decode(&[&coded[..], b"more"].concat(), 64), Err(Fault::Malformed));
+        }
+        assert_eq!(Decoder::new(Readable::Deflate, LIMIT).finish(&mut BytesMut::new()), Ok(()));
     }
 
     #[test]

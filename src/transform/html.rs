@@ -5,6 +5,10 @@
 //! as, whatever its charset. Inserted text is HTML as the operator wrote it, not escaped; attribute values are escaped
 //! as far as quotes go.
 //!
+//! Rules work on ASCII tags, so the document has to be one in which those are tags: UTF-16 and ISO-2022-JP, told by a byte
+//! order mark, `Content-Type` or a `meta` element, and files of other formats pass as they came. An element with the
+//! attribute `data-noaccel` is left alone.
+//!
 //! Memory: one body holds at most `MEMORY_MAX` (a tag, comment or attribute that is not complete yet, and the stack of
 //! open elements). Beyond that, or when an inserted name cannot be written in the document's charset, rewriting fails
 //! and `on_error` decides: `pass` lets the rest through unmodified, with no byte lost and none doubled; `fail` is an
@@ -44,7 +48,7 @@ pub struct RuleFault {
 /// Rules ready for use; shared by all bodies that they apply to.
 #[derive(Debug, Clone)]
 pub struct RuleSet {
-    rules: Vec<(Selector, Arc<[ElementAction]>)>,
+    rules: Arc<[(Selector, Arc<[ElementAction]>)]>,
     on_error: OnError,
 }
 
@@ -70,15 +74,25 @@ impl RuleSet {
             }
             rules.push((selector, Arc::from(rule.actions.as_slice())));
         }
-        Ok(Self { rules, on_error: params.on_error })
+        Ok(Self { rules: rules.into(), on_error: params.on_error })
     }
 
-    /// A rewriter for one body. `charset` is what `Content-Type` says; without it, or with one that is not known, the
-    /// document's own declaration counts, and UTF-8 before it comes.
+    /// A rewriter for one body. `charset` is what `Content-Type` says; a byte order mark wins over it. Without either, or
+    /// with one that is not known, the document's own declaration counts, and UTF-8 before it comes.
     #[must_use]
     pub fn rewriter(&self, charset: Option<&str>) -> HtmlRewriter {
-        let declared =
-            charset.and_then(|charset| Encoding::for_label(charset.as_bytes())).and_then(AsciiCompatibleEncoding::new);
+        let declared = charset.and_then(|charset| Encoding::for_label(charset.as_bytes()));
+        HtmlRewriter {
+            state: State::Looking(Looking { rules: self.clone(), declared, head: Vec::new() }),
+            sink: Sink::default(),
+            on_error: self.on_error,
+            failed: Failure::default(),
+        }
+    }
+
+    /// The rewriter for a body whose charset is `declared` outside of its markup.
+    fn begin(&self, declared: Option<&'static Encoding>, sink: Sink) -> lol_html::HtmlRewriter<'static, Sink> {
+        let declared = declared.and_then(AsciiCompatibleEncoding::new);
         let memory = MemorySettings::new()
             .with_max_allowed_memory_usage(MEMORY_MAX)
             .with_graceful_bail_out_on_memory_limit_exceeded(true);
@@ -89,21 +103,17 @@ impl RuleSet {
             .with_strict(false)
             .with_encoding(declared.unwrap_or_else(AsciiCompatibleEncoding::utf_8))
             .with_adjust_charset_on_meta_tag(declared.is_none());
-        for (selector, actions) in &self.rules {
+        for (selector, actions) in self.rules.iter() {
             let actions = Arc::clone(actions);
             let handlers = ElementContentHandlers::default().element(move |element: &mut Element<'_, '_>| {
+                if element.has_attribute(UNTOUCHED) {
+                    return Ok(());
+                }
                 actions.iter().try_for_each(|action| act(action, element))
             });
             settings = settings.append_element_content_handler((Cow::Borrowed(selector), handlers));
         }
-        let sink = Sink::default();
-        let rewriter = lol_html::HtmlRewriter::new(settings, sink.clone());
-        HtmlRewriter {
-            state: State::Rewriting(Box::new(rewriter)),
-            sink,
-            on_error: self.on_error,
-            failed: Failure::default(),
-        }
+        lol_html::HtmlRewriter::new(settings, sink)
     }
 }
 
@@ -143,7 +153,11 @@ fn act(action: &ElementAction, element: &mut Element<'_, '_>) -> HandlerResult {
     Ok(())
 }
 
-/// Rewrites one body. What cannot be decided yet (half a tag) is held back; `flush` has nothing to add.
+/// The attribute by which a page's author keeps rules off one element.
+const UNTOUCHED: &str = "data-noaccel";
+
+/// Rewrites one body. What cannot be decided yet (half a tag; in which charset tags would be written, for at most 1 KiB) is
+/// held back; `flush` has nothing to add.
 pub struct HtmlRewriter {
     state: State,
     sink: Sink,
@@ -164,9 +178,104 @@ impl Failure {
 }
 
 enum State {
+    /// What kind of document it is does not show yet.
+    Looking(Looking),
     Rewriting(Box<lol_html::HtmlRewriter<'static, Sink>>),
-    /// Rewriting has failed, or is finished: what comes goes.
+    /// Rewriting has failed, or is finished, or would not be understood: what comes goes.
     Passing,
+}
+
+/// The beginning of a document, until it shows whether tags can be told from text in it.
+struct Looking {
+    rules: RuleSet,
+    /// By `Content-Type`.
+    declared: Option<&'static Encoding>,
+    head: Vec<u8>,
+}
+
+/// What the beginning of a document shows.
+enum Verdict {
+    /// Tags are ASCII; the charset, where it is known from outside of the markup.
+    Rewrite(Option<&'static Encoding>),
+    /// Not HTML, or in a charset whose bytes are not ASCII where they look like it.
+    Pass,
+}
+
+/// How far browsers look for a declaration (WHATWG HTML §13.2.3.2).
+const LOOK: usize = 1024;
+/// Longest mark of a foreign format, or byte order mark.
+const MARK: usize = 4;
+/// How files begin that are not HTML whatever their head says: gzip, zstd, PNG, GIF, JPEG, PDF, ZIP; and UTF-16, with a
+/// byte order mark or with markup in it.
+const FOREIGN: [&[u8]; 11] = [
+    b"\x1f\x8b",
+    b"\x28\xb5\x2f\xfd",
+    b"\x89PNG",
+    b"GIF8",
+    b"\xff\xd8\xff",
+    b"%PDF",
+    b"PK\x03\x04",
+    b"\xfe\xff",
+    b"\xff\xfe",
+    b"<\0",
+    b"\0<",
+];
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl Looking {
+    /// Depends on the first [`LOOK`] bytes alone, however they come; `None` while they may say something else yet.
+    fn verdict(&self, complete: bool) -> Option<Verdict> {
+        let head = self.head.get(..LOOK).unwrap_or(&self.head);
+        if head.len() < MARK && !complete {
+            return None;
+        }
+        if FOREIGN.iter().any(|mark| head.starts_with(mark)) {
+            return Some(Verdict::Pass);
+        }
+        if head.starts_with(UTF8_MARK) {
+            return Some(Verdict::Rewrite(Some(encoding_rs::UTF_8)));
+        }
+        if self.declared.is_some() {
+            return Some(Verdict::Rewrite(self.declared));
+        }
+        match declaration(head) {
+            // A document that says so in ASCII is not in UTF-16 (§13.2.3.2, step 15).
+            Some(encoding) if encoding.output_encoding() == encoding && !encoding.is_ascii_compatible() => {
+                Some(Verdict::Pass)
+            }
+            Some(_) => Some(Verdict::Rewrite(None)),
+            None => (complete || head.len() == LOOK).then_some(Verdict::Rewrite(None)),
+        }
+    }
+}
+
+/// The charset that the first `meta` element with a known one declares; comments are passed over.
+fn declaration(mut head: &[u8]) -> Option<&'static Encoding> {
+    let position =
+        |text: &[u8], part: &[u8]| text.windows(part.len()).position(|window| window.eq_ignore_ascii_case(part));
+    loop {
+        let tag = head.get(head.iter().position(|byte| *byte == b'<')?..)?;
+        if tag.starts_with(b"<!--") {
+            head = tag.get(position(tag, b"-->")?..)?;
+            continue;
+        }
+        head = tag.get(1..)?;
+        if !tag.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"<meta")) {
+            continue;
+        }
+        // Unfinished, it may go on to say anything.
+        let inside = tag.get(..tag.iter().position(|byte| *byte == b'>')?)?;
+        let Some(at) = position(inside, b"charset") else { continue };
+        let value = inside.get(at + b"charset".len()..)?.trim_ascii_start();
+        let Some(value) = value.strip_prefix(b"=") else { continue };
+        let value = value.trim_ascii_start();
+        let value = value.strip_prefix(b"\"").or_else(|| value.strip_prefix(b"'")).unwrap_or(value);
+        let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b';' | b'/');
+        let label = value.split(ends).next().unwrap_or_default();
+        if let Some(encoding) = Encoding::for_label(label) {
+            return Some(encoding);
+        }
+    }
 }
 
 impl HtmlRewriter {
@@ -191,14 +300,26 @@ impl HtmlRewriter {
     }
 }
 
-impl Filter for HtmlRewriter {
-    fn push(&mut self, input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
+impl HtmlRewriter {
+    /// Goes on from looking, once it is clear how; the beginning is to be fed then.
+    fn settle(&mut self, complete: bool) -> Option<Vec<u8>> {
+        let State::Looking(looking) = &mut self.state else { return None };
+        let verdict = looking.verdict(complete)?;
+        let head = std::mem::take(&mut looking.head);
+        self.state = match verdict {
+            Verdict::Rewrite(charset) => State::Rewriting(Box::new(looking.rules.begin(charset, self.sink.clone()))),
+            Verdict::Pass => State::Passing,
+        };
+        Some(head)
+    }
+
+    fn feed(&mut self, input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
         let mut result = Ok(());
         std::mem::swap(&mut *self.sink.0.borrow_mut(), output);
         for step in input.chunks(STEP) {
             result = match &mut self.state {
                 State::Rewriting(rewriter) => rewriter.write(step).or_else(|error| self.fail(&error)),
-                State::Passing => {
+                State::Looking(_) | State::Passing => {
                     self.sink.0.borrow_mut().extend_from_slice(step);
                     Ok(())
                 }
@@ -210,12 +331,25 @@ impl Filter for HtmlRewriter {
         std::mem::swap(&mut *self.sink.0.borrow_mut(), output);
         result
     }
+}
+
+impl Filter for HtmlRewriter {
+    fn push(&mut self, input: &[u8], output: &mut BytesMut) -> Result<(), Fault> {
+        if let State::Looking(looking) = &mut self.state {
+            looking.head.extend_from_slice(input);
+            return self.settle(false).map_or(Ok(()), |head| self.feed(&head, output));
+        }
+        self.feed(input, output)
+    }
 
     fn flush(&mut self, _output: &mut BytesMut) -> Result<(), Fault> {
         Ok(())
     }
 
     fn finish(&mut self, output: &mut BytesMut) -> Result<(), Fault> {
+        if let Some(head) = self.settle(true) {
+            self.feed(&head, output)?;
+        }
         let State::Rewriting(rewriter) = std::mem::replace(&mut self.state, State::Passing) else { return Ok(()) };
         std::mem::swap(&mut *self.sink.0.borrow_mut(), output);
         let result = rewriter.end().or_else(|error| self.fail(&error));
@@ -348,6 +482,47 @@ mod tests {
         ] {
             check(select, to_new(), input, expected);
         }
+    }
+
+    #[test]
+    fn what_is_no_ascii_markup_passes_as_it_came() {
+        let rules = compile(&[("p", &[set("x", "1")])]);
+        let wide: Vec<u8> = "<p>".bytes().flat_map(|byte| [byte, 0]).collect();
+        let marked = [&b"\xff\xfe"[..], &wide].concat();
+        for input in [
+            &wide[..],
+            &marked,
+            b"\x1f\x8b\x08\x00<p>",
+            b"%PDF-1.7 <p>",
+            b"<meta charset=iso-2022-jp><p>",
+            b"<!-- <meta charset=utf-8> --><META content='text/html; Charset = \"ISO-2022-JP\"' http-equiv=x><p>",
+        ] {
+            check_bytes(&rules, None, input, input);
+        }
+        let late = [b"<p>".repeat(500), b"<meta charset=iso-2022-jp>".to_vec()].concat();
+        let changed = String::from_utf8_lossy(&late).replace("<p>", "<p x=\"1\">");
+        check_bytes(&rules, None, &late, changed.as_bytes());
+        for (charset, input, expected) in [
+            (None, &b"<meta charset=utf-16><p>"[..], &b"<meta charset=utf-16><p x=\"1\">"[..]),
+            (None, b"<meta charset=nonsense><p>", b"<meta charset=nonsense><p x=\"1\">"),
+            (Some("utf-8"), b"<meta charset=iso-2022-jp><p>", b"<meta charset=iso-2022-jp><p x=\"1\">"),
+            (Some("shift_jis"), b"\x95\x5c<p>", b"\x95\x5c<p x=\"1\">"),
+            (Some("iso-8859-1"), b"\xef\xbb\xbf<p>", b"\xef\xbb\xbf<p x=\"1\">"),
+        ] {
+            check_bytes(&rules, charset, input, expected);
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_wins_over_the_declared_charset() {
+        let rules = compile(&[("p", &[ElementAction::Append("\u{e9}".into())])]);
+        let input = "\u{feff}<p></p>".as_bytes();
+        check_bytes(&rules, Some("iso-8859-1"), input, "\u{feff}<p>\u{e9}</p>".as_bytes());
+    }
+
+    #[test]
+    fn authors_can_keep_rules_off_an_element() {
+        check("p", set("x", "1"), "<p data-noaccel>a</p><p>b</p>", "<p data-noaccel>a</p><p x=\"1\">b</p>");
     }
 
     #[test]

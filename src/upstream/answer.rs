@@ -23,6 +23,7 @@ use crate::body::http1::{Decoded, Decoder};
 use crate::body::{Body, Response, Source, Upgrade};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::fields::forward_trailers;
+use crate::policy::health::outlier::Failing;
 
 /// Longest silence in a tunnel. A pool's `idle` is for bodies: chat and notification sockets are quiet for much longer,
 /// and those that matter send pings well within the hour.
@@ -83,6 +84,9 @@ impl Exchange {
     fn fail(&self, kind: ErrorKind) -> ProxyError {
         self.client_fault().unwrap_or_else(|| {
             self.endpoint().count_failure(kind);
+            if let Some(failing) = Failing::of_error(kind) {
+                self.pool.blame(self.endpoint(), failing);
+            }
             ProxyError::new(kind, Stage::Forward)
         })
     }

@@ -26,8 +26,9 @@ use super::numbers::OwnNumbers;
 use super::pool::{Pool, PoolId};
 use crate::body::{Body, Interim, Response};
 use crate::clock::Now;
-use crate::error::{ErrorKind, ProxyError, Retry, Source, Stage};
+use crate::error::{ErrorKind, ProxyError, Retry, Stage};
 use crate::policy::balance::{Balance, EndpointView, NoEndpoint, PickFacts, Picker};
+use crate::policy::health::outlier::Failing;
 use crate::policy::pool::{OriginProtocol, QueueParams};
 
 /// A request as the origin is to see it.
@@ -242,7 +243,7 @@ impl Connections {
                 endpoint.count_attempt(false);
                 endpoint.count_failure(kind);
                 if pool.learns {
-                    pool.learn(&endpoint, now() - started, true);
+                    pool.learn(&endpoint, now() - started, Failing::of_error(kind));
                 }
                 let error = ProxyError::new(kind, Stage::Forward).with_retry(Retry::NothingSent);
                 return Err(Failure { error, replayable: true });
@@ -261,9 +262,9 @@ impl Connections {
         };
         timings.first_byte = now() - started;
         if pool.learns
-            && let Some(failed) = counts_against(&outcome)
+            && let Some(failing) = verdict(&outcome)
         {
-            pool.learn(&endpoint, timings.first_byte, failed);
+            pool.learn(&endpoint, timings.first_byte, failing);
         }
         outcome.map(|response| Answer { response, reused, timings, index })
     }
@@ -347,13 +348,14 @@ impl Connections {
     }
 }
 
-/// Whether an attempt speaks against its endpoint; `None` when it says nothing about it: the client went away, or a
-/// connection that had been idle turned out closed.
-fn counts_against(outcome: &Result<Response, Failure>) -> Option<bool> {
+/// How an attempt speaks for (`Some(None)`) or against its endpoint; `None` when it says nothing about it: the client went
+/// away, or a connection that had been idle turned out closed.
+#[expect(clippy::option_option, reason = "three answers: nothing, well, failing")]
+fn verdict(outcome: &Result<Response, Failure>) -> Option<Option<Failing>> {
     match outcome {
-        Ok(response) => Some(response.status.is_server_error()),
+        Ok(response) => Some(response.status.is_server_error().then_some(Failing::ServerError)),
         Err(failure) if matches!(failure.error.retry, Retry::StaleConnection | Retry::Unprocessed) => None,
-        Err(failure) => (failure.error.kind.row().source == Source::Upstream).then_some(true),
+        Err(failure) => Failing::of_error(failure.error.kind).map(Some),
     }
 }
 

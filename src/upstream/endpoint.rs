@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::moment::{millis, present};
 use super::room::Entry;
 use crate::clock::Now;
 use crate::error::ErrorKind;
+use crate::policy::balance::AdminState;
 use crate::policy::balance::hash::digest;
 use crate::policy::balance::peak_ewma::Latency;
 use crate::policy::pool::Address;
@@ -41,6 +42,10 @@ const FAILURES: [ErrorKind; 15] = [
     ErrorKind::ResponseTruncated,
 ];
 
+/// What an operator may have said of an endpoint; the first is nothing.
+const OVERRIDES: [Option<AdminState>; 4] =
+    [None, Some(AdminState::Up), Some(AdminState::Drain), Some(AdminState::Down)];
+
 /// What broken answers are counted as, whatever the reason.
 const MALFORMED: &str = "malformed_response";
 
@@ -59,6 +64,14 @@ pub struct Endpoint {
     healthy: AtomicBool,
     /// When it came back to the pool, by [`millis`]; 0 = it was never away. Slow start counts from here.
     back: AtomicU64,
+    /// Until when it is ejected, by [`millis`]; 0 = it never was.
+    ejected_until: AtomicU64,
+    /// Ejections so far.
+    ejections: AtomicU64,
+    /// Failed attempts in a row.
+    streak: AtomicU32,
+    /// The operator's word, which wins over the file's `state`: an index into [`OVERRIDES`].
+    overridden: AtomicU8,
     /// [`Latency::to_bits`]; kept in pools that balance by it.
     latency: AtomicU64,
     /// A number made of the address, the same in every process.
@@ -124,6 +137,10 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             back: AtomicU64::new(0),
+            ejected_until: AtomicU64::new(0),
+            ejections: AtomicU64::new(0),
+            streak: AtomicU32::new(0),
+            overridden: AtomicU8::new(0),
             latency: AtomicU64::new(0),
             counters: Tally::default(),
             probes: Mutex::default(),
@@ -195,6 +212,62 @@ impl Endpoint {
         let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
+    /// The operator's word, if there is one.
+    #[must_use]
+    pub fn overridden(&self) -> Option<AdminState> {
+        OVERRIDES.get(usize::from(self.overridden.load(Ordering::Relaxed))).copied().flatten()
+    }
+
+    /// The state that counts where the file says `configured`.
+    #[must_use]
+    pub fn state(&self, configured: AdminState) -> AdminState {
+        self.overridden().unwrap_or(configured)
+    }
+
+    /// Sets the operator's word, or takes it back.
+    pub fn set_override(&self, word: Option<AdminState>) {
+        let index = OVERRIDES.iter().position(|known| *known == word).unwrap_or_default();
+        self.overridden.store(u8::try_from(index).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// Whether it is ejected at the moment `millis`.
+    pub(super) fn is_ejected_at(&self, millis: u64) -> bool {
+        self.ejected_until.load(Ordering::Relaxed) > millis
+    }
+
+    /// Whether it is ejected now.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.is_ejected_at(present())
+    }
+
+    /// Ejections so far.
+    #[must_use]
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// Publishes an ejection; slow start counts from its end.
+    pub(super) fn eject(&self, until: u64) {
+        self.ejected_until.store(until, Ordering::Relaxed);
+        self.back.store(until, Ordering::Relaxed);
+        self.streak.store(0, Ordering::Relaxed);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an attempt was answered. Cost: one load, while all is well.
+    pub(super) fn end_streak(&self) {
+        if self.streak.load(Ordering::Relaxed) > 0 {
+            self.streak.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that an attempt failed: how many have in a row, and how many attempts there were in all.
+    pub(super) fn add_to_streak(&self) -> (u32, u64) {
+        let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        (streak, self.counters.requests.load(Ordering::Relaxed).max(1))
+    }
+
     /// How long ago it came back, as of the moment `millis`; `None` = it was never away.
     pub(super) fn back_since(&self, millis: u64) -> Option<Duration> {
         match self.back.load(Ordering::Relaxed) {
@@ -224,6 +297,11 @@ impl Endpoint {
                 .filter(|(_, count)| *count > 0)
                 .collect(),
         }
+    }
+
+    /// Attempts ever made.
+    pub(super) fn attempts(&self) -> u64 {
+        self.counters.requests.load(Ordering::Relaxed)
     }
 
     /// The last probes, oldest first; at most 16.

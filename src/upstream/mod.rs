@@ -44,5 +44,5 @@ pub use endpoint::{Counters, Endpoint, InFlightGuard, ProbeRecord, Slot};
 pub use farm::Farm;
 pub use pool::{Pool, PoolId};
 pub use probe::Probes;
-pub use room::QueueCounters;
+pub use room::PoolCounters;
 pub use tls::{ClientTls, TlsFault, TlsSpec};

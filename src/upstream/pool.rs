@@ -1,7 +1,7 @@
 //! One generation's view of a `[[pool]]`: parameters beside live endpoints.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -11,9 +11,10 @@ use super::connect::now;
 use super::endpoint::Endpoint;
 use super::farm::Farm;
 use super::moment::present;
-use super::room::{Entry, QueueCounters, Room};
+use super::room::{Entry, PoolCounters, Room};
 use super::tls::ClientTls;
-use crate::policy::balance::{Balance, EndpointView, NoEndpoint};
+use crate::policy::balance::{AdminState, Balance, EndpointView, NoEndpoint};
+use crate::policy::health::outlier::{Failing, Failure};
 use crate::policy::health::slow_start;
 use crate::policy::pool::{Address, HostHeader, PoolParams};
 
@@ -83,7 +84,7 @@ impl Pool {
             server_names: server_names.collect(),
             room: previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.room)),
             farm: Arc::clone(farm),
-            learns: params.balance == Balance::PeakEwma || params.adaptive.is_some(),
+            learns: params.balance == Balance::PeakEwma || params.adaptive.is_some() || params.outlier.is_some(),
             has_bounds: params.queue.is_some() || params.max_in_flight.is_some() || params.adaptive.is_some(),
             hosts,
             tokens,
@@ -105,14 +106,14 @@ impl Pool {
             in_flight: live.in_flight(),
             max_connections: params.max_connections.unwrap_or(u32::MAX),
             healthy: live.healthy(),
-            state: params.state,
+            state: live.state(params.state),
             backup: params.backup,
             tried: tried.contains(&index),
             latency: 0,
             seed: live.seed(),
         }));
         let by_latency = self.params.balance == Balance::PeakEwma;
-        if by_latency || self.params.slow_start.is_some() {
+        if by_latency || self.params.slow_start.is_some() || self.params.outlier.is_some() {
             self.view_in_time(present(), by_latency, views);
         }
     }
@@ -121,6 +122,7 @@ impl Pool {
     #[inline(never)]
     fn view_in_time(&self, millis: u64, by_latency: bool, views: &mut [EndpointView]) {
         for ((view, params), live) in views.iter_mut().zip(&self.params.endpoints).zip(&self.endpoints) {
+            view.healthy &= self.params.outlier.is_none() || !live.is_ejected_at(millis);
             if by_latency {
                 view.latency = live.latency(millis);
             }
@@ -157,27 +159,100 @@ impl Pool {
         self.room.waiting()
     }
 
-    /// What the queue has seen.
+    /// What the pool has seen.
     #[must_use]
-    pub fn queue_counters(&self) -> QueueCounters {
+    pub fn counters(&self) -> PoolCounters {
         self.room.counters()
     }
 
-    /// To be called about once a second: has whoever waits look for what came free without anybody's giving it back.
+    /// Sets the operator's word about the endpoint of this address, which wins over the file's `state` and stays over
+    /// reloads; `None` takes it back. Returns the endpoint's index, or `None` when there is no such endpoint.
+    pub fn set_override(&self, address: &str, word: Option<AdminState>) -> Option<usize> {
+        let index = self.endpoints.iter().position(|endpoint| **endpoint.label() == *address)?;
+        let (params, live) = (self.params.endpoints.get(index)?, self.endpoints.get(index)?);
+        let before = live.state(params.state);
+        live.set_override(word);
+        if before != AdminState::Up && live.state(params.state) == AdminState::Up {
+            live.come_back(now());
+            self.room.wake();
+        }
+        Some(index)
+    }
+
+    /// To be called about once a second: has whoever waits look for what came free without anybody's giving it back, and
+    /// tells the retry budget of the traffic.
     pub fn tick(&self) {
         self.room.wake();
+        // One worker is enough.
+        if let Ok(mut budget) = self.room.budget.try_lock() {
+            budget.follow(self.attempts(), Duration::from_millis(present()));
+        }
+    }
+
+    /// The right to repeat an attempt. One that was `unsent` costs nothing; any other is taken out of the retry budget.
+    /// False when that is spent.
+    #[must_use]
+    pub fn take_retry(&self, unsent: bool) -> bool {
+        let allowed = unsent || {
+            let mut budget = self.room.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.take(self.attempts(), Duration::from_millis(present()), self.params.retry.budget)
+        };
+        self.room.count_retry(allowed);
+        allowed
+    }
+
+    /// The right to make an attempt beside one that is slow; out of the same budget.
+    #[must_use]
+    pub fn take_hedge(&self) -> bool {
+        let allowed = self.take_retry(false);
+        if allowed {
+            self.room.count_hedge();
+        }
+        allowed
+    }
+
+    /// Attempts ever made at its endpoints.
+    fn attempts(&self) -> u64 {
+        self.endpoints.iter().map(|endpoint| endpoint.attempts()).sum()
     }
 
     /// Takes in how an attempt ended, in a pool that `learns`.
     #[inline(never)]
-    pub(super) fn learn(&self, endpoint: &Endpoint, took: Duration, failed: bool) {
-        let millis = present();
+    pub(super) fn learn(&self, endpoint: &Endpoint, took: Duration, failing: Option<Failing>) {
+        let (millis, failed) = (present(), failing.is_some());
         if self.params.balance == Balance::PeakEwma {
             endpoint.observe_latency(took, failed, millis);
         }
         if let Some(adaptive) = &self.params.adaptive {
             self.room.learn(took, failed, Duration::from_millis(millis), adaptive);
         }
+        match failing {
+            None => endpoint.end_streak(),
+            Some(failing) => self.blame(endpoint, failing),
+        }
+    }
+
+    /// Takes in a failure of an endpoint, and ejects it when that is one too many.
+    pub(super) fn blame(&self, endpoint: &Endpoint, failing: Failing) {
+        let Some(params) = &self.params.outlier else { return };
+        let (streak, attempts) = endpoint.add_to_streak();
+        let failure = Failure { endpoint: endpoint.id(), failing, streak, attempts };
+        let up: Vec<u64> = self.up().map(|endpoint| endpoint.id()).collect();
+        let mut outliers = self.room.outliers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ejection) = outliers.observe(&failure, &up, Duration::from_millis(present()), params) else { return };
+        endpoint.eject(u64::try_from(ejection.until.as_millis()).unwrap_or(u64::MAX));
+        drop(outliers);
+        let (reason, last, lasts) = (ejection.reason, ejection.failing.token(), ejection.lasts.as_millis());
+        let (pool, address) = (&self.params.name, endpoint.address());
+        tracing::warn!(pool, endpoint = %address, reason, last, for_ms = lasts, "endpoint is ejected");
+    }
+
+    /// Endpoints that would take traffic if they were well.
+    fn up(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let pairs = self.params.endpoints.iter().zip(&self.endpoints);
+        pairs
+            .filter(|(params, live)| live.state(params.state) == AdminState::Up && params.weight > 0)
+            .map(|(_, live)| live)
     }
 
     /// What `Host` the endpoint sees; `None` = the client's (`host = "preserve"`).

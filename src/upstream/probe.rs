@@ -3,8 +3,9 @@
 //! Each endpoint that needs it has one task per duty. A reload hands the task its new parameters instead of replacing
 //! it, so that the verdict and the count towards the next one go on, and so that an endpoint's health has one writer.
 //!
-//! A probe is a GET on a connection of its own, over the pool's TLS, bounded by `health.timeout` from connect to the
-//! last byte. Endpoints in state "down" are not probed. An endpoint that stops being probed counts as healthy.
+//! A probe is a connection of its own over the pool's TLS, with a GET on it unless `tcp = true`, bounded by
+//! `health.timeout` from connect to the last byte. An endpoint that is sick or has just failed is probed each
+//! `fast_interval`. Endpoints in state "down" are not probed. An endpoint that stops being probed counts as healthy.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -27,8 +28,8 @@ use crate::body::{Body, Interim};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::policy::balance::AdminState;
-use crate::policy::health::HealthParams;
 use crate::policy::health::active::{ActiveHealth, Transition, first_delay, next_delay};
+use crate::policy::health::{HealthParams, ProbeKind};
 use crate::policy::pool::Address;
 use bytes::Bytes;
 
@@ -40,9 +41,6 @@ const AGENT: &str = "tidegate-probe";
 
 /// How often names are asked for again. The resolver's own cache honours the records' TTL.
 const NAME_REFRESH: Duration = Duration::from_secs(10);
-
-/// Why a probe failed that got an answer, but not one of `expect`.
-const UNEXPECTED_STATUS: &str = "unexpected_status";
 
 /// How long one question to the resolver may take.
 const NAME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,7 +144,8 @@ async fn watch_health(mut targets: watch::Receiver<Target>) {
                 Err(_) => return,
             }
         };
-        let delay = if begun { next_delay(params.interval, random()) } else { first_delay(params.interval, random()) };
+        let interval = if verdict.is_settled() { params.interval } else { params.fast_interval };
+        let delay = if begun { next_delay(interval, random()) } else { first_delay(interval, random()) };
         match pause(&mut targets, params, delay).await {
             Pause::Over => (),
             Pause::Replaced => continue,
@@ -154,7 +153,11 @@ async fn watch_health(mut targets: watch::Receiver<Target>) {
         }
         begun = true;
         let target = targets.borrow_and_update().clone();
-        if let Some(params) = target.health() {
+        if target.endpoint.overridden() == Some(AdminState::Down) {
+            // It is not expected to answer. What it does when it is wanted again begins anew.
+            verdict = ActiveHealth::default();
+            target.endpoint.set_healthy(true);
+        } else if let Some(params) = target.health() {
             let record = probe(&target.pool, target.index, params).await;
             judge(&target, params, &mut verdict, record);
         }
@@ -187,7 +190,7 @@ async fn pause(targets: &mut watch::Receiver<Target>, params: &HealthParams, del
 /// Records an outcome, and publishes and logs what it changes.
 fn judge(target: &Target, params: &HealthParams, verdict: &mut ActiveHealth, record: ProbeRecord) {
     let endpoint = &target.endpoint;
-    let transition = verdict.observe(record.status, params);
+    let transition = verdict.observe(record.fault.is_none(), params);
     endpoint.set_healthy(verdict.is_healthy());
     let (pool, address) = (&target.pool.params.name, endpoint.address());
     match transition {
@@ -206,40 +209,46 @@ async fn probe(pool: &Pool, index: usize, params: &HealthParams) -> ProbeRecord 
     let started = Clock::System.now();
     let ask = async {
         let connected = connect(pool, index, params.timeout).await?;
-        if connected.http2 {
-            let head = question(pool, index, params)?;
-            return Ok(http2::ask(connected.stream, head, Bytes::new(), BODY_BYTES).await?.status().as_u16());
+        match &params.kind {
+            ProbeKind::Tcp => Ok(None),
+            ProbeKind::Http { path, .. } if connected.http2 => {
+                let head = question(pool, index, path, params.timeout)?;
+                let answer = http2::ask(connected.stream, head, Bytes::new(), BODY_BYTES).await?;
+                Ok(Some((answer.status().as_u16(), answer.into_body().to_vec())))
+            }
+            ProbeKind::Http { path, .. } => {
+                let mut http = Connection::new(connected.stream, None);
+                write(&mut http, pool, index, path)?;
+                read(&mut http).await.map(Some)
+            }
         }
-        let mut http = Connection::new(connected.stream, None);
-        write(&mut http, pool, index, params)?;
-        read(&mut http).await
     };
     let outcome = tokio::time::timeout(params.timeout, ask).await.unwrap_or(Err(ErrorKind::TotalTimeout));
     let at = Clock::System.now();
-    let expected = |status: u16| params.expect.iter().any(|range| range.contains(&status));
     let (status, fault) = match outcome {
-        Ok(status) => (Some(status), (!expected(status)).then_some(UNEXPECTED_STATUS)),
+        Ok(None) => (None, None),
+        Ok(Some((status, body))) => (Some(status), params.kind.fault(status, &body)),
         Err(kind) => (None, Some(kind.row().reason)),
     };
     ProbeRecord { at, took: at.since(started), status, fault }
 }
 
 /// The question as HTTP/2 has it.
-fn question(pool: &Pool, index: usize, params: &HealthParams) -> Result<http::Request<()>, ErrorKind> {
+fn question(pool: &Pool, index: usize, path: &str, limit: Duration) -> Result<http::Request<()>, ErrorKind> {
     let endpoint = pool.endpoints.get(index).ok_or(ErrorKind::NoEndpoint)?;
     let request = OutRequest {
         method: Method::GET,
-        target: Bytes::copy_from_slice(params.path.as_bytes()),
+        target: Bytes::copy_from_slice(path.as_bytes()),
         headers: HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]),
         body: Body::Empty,
         interim: Interim::default(),
         upgrade: false,
     };
-    http2::head(&request, Place { pool, index, endpoint, limit: params.timeout }, None)
+    http2::head(&request, Place { pool, index, endpoint, limit }, None)
 }
 
 /// Puts the question into the outbox.
-fn write(http: &mut Connection, pool: &Pool, index: usize, params: &HealthParams) -> Result<(), ErrorKind> {
+fn write(http: &mut Connection, pool: &Pool, index: usize, path: &str) -> Result<(), ErrorKind> {
     let own = pool.endpoints.get(index).map(|endpoint| authority(endpoint.address())).unwrap_or_default();
     let host = pool.host(index).cloned().or_else(|| HeaderValue::try_from(own).ok());
     let headers = HeaderMap::from_iter([
@@ -249,7 +258,7 @@ fn write(http: &mut Connection, pool: &Pool, index: usize, params: &HealthParams
     let unusable = ErrorKind::Internal("health_path_unusable");
     let head = RequestHead {
         method: &Method::GET,
-        target: params.path.as_bytes(),
+        target: path.as_bytes(),
         host: host.as_ref().ok_or(unusable)?,
         headers: &headers,
         framing: Framing::Empty,
@@ -261,25 +270,25 @@ fn write(http: &mut Connection, pool: &Pool, index: usize, params: &HealthParams
     Ok(())
 }
 
-/// Sends the question and reads the answer to its end; the status.
-async fn read(http: &mut Connection) -> Result<u16, ErrorKind> {
+/// Sends the question and reads the answer to its end: status and body.
+async fn read(http: &mut Connection) -> Result<(u16, Vec<u8>), ErrorKind> {
     let head = std::future::poll_fn(|cx| {
         http.poll_write(cx);
         http.poll_head(cx, drop)
     });
     let head = head.await?;
     let mut body = head.body(false);
-    let mut read = 0;
+    let mut read = Vec::new();
     while !body.is_done() {
         match std::future::poll_fn(|cx| http.poll_body(cx, &mut body)).await? {
-            Decoded::Data(piece) => read += piece.len(),
+            Decoded::Data(piece) => read.extend_from_slice(&piece),
             Decoded::Need | Decoded::Trailers(_) | Decoded::End => break,
         }
-        if read > BODY_BYTES {
+        if read.len() > BODY_BYTES {
             return Err(ErrorKind::MalformedResponse("health_page_large"));
         }
     }
-    Ok(head.status.as_u16())
+    Ok((head.status.as_u16(), read))
 }
 
 /// A number to spread probes by; quality does not matter, being different in every process does.

@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 
 use super::farm::Farm;
 use crate::policy::adaptive::{Adaptive, AdaptiveParams};
+use crate::policy::health::outlier::Outliers;
+use crate::policy::retry::budget::Budget;
 
 /// See the module. Sequential consistency throughout: who gives back writes the count and then looks for waiters, who
 /// waits joins and then looks at the count, and one of them must see the other.
@@ -23,9 +25,12 @@ pub(super) struct Room {
     /// As many as are in `queue`.
     waiting: AtomicU32,
     queue: Mutex<Queue>,
+    /// What the failures of its endpoints add up to.
+    pub(super) outliers: Mutex<Outliers>,
     adaptive: Mutex<Adaptive>,
     /// What `adaptive` has found; 0 = nothing yet.
     limit: AtomicU32,
+    pub(super) budget: Mutex<Budget>,
     counters: Counters,
 }
 
@@ -34,17 +39,26 @@ struct Counters {
     queued: AtomicU64,
     full: AtomicU64,
     timeouts: AtomicU64,
+    retries: AtomicU64,
+    retries_denied: AtomicU64,
+    hedges: AtomicU64,
 }
 
-/// A reading of the queue's counters; they only grow.
+/// A reading of a pool's counters; they only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct QueueCounters {
+pub struct PoolCounters {
     /// Exchanges that have waited.
     pub queued: u64,
     /// Exchanges that found the queue full.
     pub full: u64,
     /// Exchanges that have waited in vain.
     pub timeouts: u64,
+    /// Attempts that repeated another, hedges included.
+    pub retries: u64,
+    /// Attempts that were not repeated because the budget was spent.
+    pub retries_denied: u64,
+    /// Attempts made beside another that was slow.
+    pub hedges: u64,
 }
 
 #[derive(Debug, Default)]
@@ -127,10 +141,28 @@ impl Room {
         self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn counters(&self) -> QueueCounters {
+    /// Counts a repeated attempt, or that the budget was spent.
+    pub(super) fn count_retry(&self, allowed: bool) {
+        let counter = if allowed { &self.counters.retries } else { &self.counters.retries_denied };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a hedge.
+    pub(super) fn count_hedge(&self) {
+        self.counters.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn counters(&self) -> PoolCounters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { queued, full, timeouts } = &self.counters;
-        QueueCounters { queued: read(queued), full: read(full), timeouts: read(timeouts) }
+        let Counters { queued, full, timeouts, retries, retries_denied, hedges } = &self.counters;
+        PoolCounters {
+            queued: read(queued),
+            full: read(full),
+            timeouts: read(timeouts),
+            retries: read(retries),
+            retries_denied: read(retries_denied),
+            hedges: read(hedges),
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -231,7 +263,7 @@ mod tests {
         assert!(is_called(&second), "the next one is first");
         drop(second);
         assert_eq!((room.waiting(), room.in_flight()), (0, 0));
-        assert_eq!(room.counters(), QueueCounters { queued: 2, full: 1, timeouts: 0 });
+        assert_eq!(room.counters(), PoolCounters { queued: 2, full: 1, ..PoolCounters::default() });
     }
 
     #[test]

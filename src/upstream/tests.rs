@@ -27,7 +27,7 @@ use crate::body::{Body, Interim, Source};
 use crate::clock::Clock;
 use crate::error::{ErrorKind, ProxyError, Retry, Stage};
 use crate::policy::balance::{AdminState, Balance};
-use crate::policy::health::HealthParams;
+use crate::policy::health::{HealthParams, ProbeKind};
 use crate::policy::pool::{Address, EndpointParams, HostHeader, KeepAlive, OriginProtocol, PoolParams, PoolTimeouts};
 use crate::policy::retry::RetryParams;
 
@@ -218,8 +218,10 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
         endpoints: addresses.iter().map(endpoint).collect(),
         host: HostHeader::Preserve,
         health: None,
+        outlier: None,
         panic: 0.5,
         retry: RetryParams::default(),
+        hedge: None,
         timeouts: PoolTimeouts {
             connect: Duration::from_millis(300),
             first_byte: Duration::from_millis(150),
@@ -973,12 +975,12 @@ async fn probes_lower_and_raise_an_endpoint_and_let_go() {
     let [sick, well] = [SICK, OK].map(|answer| vec![Head, Send(answer)]);
     let origin = Origin::start(vec![sick.clone(), sick.clone(), vec![Head, Reset], well, sick]).await;
     let watched = |path: &str| HealthParams {
-        path: path.into(),
+        kind: ProbeKind::Http { path: path.into(), expect: vec![200..=399], expect_body: None },
         interval: Duration::from_millis(5),
+        fast_interval: Duration::from_millis(5),
         timeout: Duration::from_millis(300),
         rise: 1,
         fall: 3,
-        expect: vec![200..=399],
     };
     let first = pool(&[origin.address], |params| params.health = Some(watched("/healthz")));
     let endpoint = &first.endpoints[0];

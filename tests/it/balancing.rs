@@ -300,6 +300,102 @@ fn probes_take_an_endpoint_out_and_bring_it_back() {
 }
 
 #[test]
+fn who_fails_the_traffic_is_ejected_and_comes_back() {
+    let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let told = broken;
+    let failing =
+        Origin::start(move |_| if told.load(Ordering::SeqCst) { Reply::new(500).body("") } else { Reply::ok("a") });
+    let steady = Origin::always(Reply::ok("b"));
+    let keys = "outlier = { consecutive_errors = 3, eject_for = \"1h\" }";
+    let gate = Tidegate::start(&pooled(&[(&failing, ""), (&steady, "")], keys));
+    let mut client = gate.client();
+    let statuses: Vec<_> = (0..20).map(|_| client.get("/").status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 500).count(), 3, "{statuses:?}");
+    assert_eq!(failing.requests(), 3);
+    let row = gate.endpoint(&failing);
+    assert_eq!((&row["ejected"], &row["ejections"], &row["healthy"]), (&true.into(), &1.into(), &true.into()));
+    gate.wait_words("endpoint is ejected");
+    assert!(gate.metrics().contains("tidegate_endpoint_ejected"));
+    // Half of two is one: the last one stays, whatever it does.
+    steady.stop();
+    let alone: Vec<_> = (0..8).map(|_| gate.get("/").status).collect();
+    assert!(alone.iter().all(|status| *status == 502), "{alone:?}");
+    assert_eq!(gate.endpoint(&steady)["ejected"], false);
+    assert_eq!(failing.requests(), 3);
+}
+
+#[test]
+fn an_ejection_ends_by_itself() {
+    let origins = [Origin::always(Reply::raw("")), Origin::always(Reply::ok("b"))];
+    let keys = "outlier = { consecutive_errors = 1, eject_for = \"50ms\", on = [\"reset\"] }\nslow_start = \"0s\"";
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));
+    crate::support::gate::poll("three ejections", || {
+        gate.get("/").expect(200);
+        (gate.endpoint(&origins[0])["ejections"].as_u64() >= Some(3)).then_some(())
+    });
+}
+
+#[test]
+fn a_probe_may_ask_for_a_connection_or_for_words() {
+    let silent = Origin::start(|seen| Reply::ok(if seen.target == "/healthz" { "starting" } else { "x" }));
+    let words = "health = { path = \"/healthz\", interval = \"50ms\", timeout = \"50ms\", rise = 1, fall = 1, expect_body = \"ready\" }";
+    let gate = Tidegate::start(&pooled(&[(&silent, "")], words));
+    gate.wait_status("the verdict", |_| (gate.endpoint(&silent)["healthy"] == false).then_some(()));
+    let probes = gate.endpoint(&silent)["last_probes"].clone();
+    assert_eq!((&probes[0]["ok"], &probes[0]["detail"]), (&false.into(), &"unexpected_body 200".into()), "{probes}");
+
+    let origin = Origin::always(Reply::ok("x"));
+    let keys =
+        "health = { tcp = true, interval = \"10s\", fast_interval = \"20ms\", timeout = \"1s\", rise = 1, fall = 2 }";
+    let gate = Tidegate::start(&pooled(&[(&origin, "")], keys));
+    gate.wait_status("a probe", |_| (gate.endpoint(&origin)["last_probes"][0]["ok"] == true).then_some(()));
+    assert_eq!(origin.requests(), 0, "nothing is asked of it");
+    assert_eq!(gate.endpoint(&origin)["healthy"], true);
+}
+
+#[test]
+fn a_failing_endpoint_is_looked_at_more_often() {
+    // Nobody listens there: the first failure comes within a tenth of the interval, the second would take an hour.
+    let origin = Origin::always(Reply::ok("x"));
+    origin.stop();
+    let keys =
+        "health = { tcp = true, interval = \"2s\", fast_interval = \"20ms\", timeout = \"1s\", rise = 1, fall = 12 }";
+    let started = tidegate::clock::Clock::System.now();
+    let gate = Tidegate::start(&pooled(&[(&origin, "")], keys));
+    gate.wait_status("the verdict", |_| (gate.endpoint(&origin)["healthy"] == false).then_some(()));
+    let took = tidegate::clock::Clock::System.now().since(started);
+    assert!(took < std::time::Duration::from_secs(15), "twelve failures two seconds apart take 22: {took:?}");
+    assert_eq!(gate.endpoint(&origin)["last_probes"][0]["detail"], "connect_refused");
+}
+
+#[test]
+fn an_operators_word_wins_until_it_is_taken_back() {
+    let origins = origins(&["a", "b"]);
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], ", state = \"down\"")], ""));
+    let name = |index: usize| format!("web/{}", origins[index].address());
+    let served = || (0..4).map(|_| gate.get("/").expect(200).text()).collect::<String>();
+    let shown = |index: usize| {
+        let row = gate.endpoint(&origins[index]);
+        (row["state"].as_str().unwrap_or_default().to_owned(), row["override"].as_str().map(str::to_owned))
+    };
+    assert_eq!(served(), "aaaa");
+    let said = gate.tell(&format!("drain {} --up", name(1))).expect("it is told");
+    assert!(said.contains("is up (configured: down, until cleared), 0 in flight"), "{said}");
+    gate.tell(&format!("drain {}", name(0))).expect("it is told");
+    assert_eq!(served(), "bbbb");
+    assert_eq!((shown(0), shown(1)), (("drain".into(), Some("drain".into())), ("up".into(), Some("up".into()))));
+    gate.reload(|text| text.replace("state = \"down\"", "state = \"drain\""));
+    assert_eq!(served(), "bbbb", "over a reload");
+    for index in [0, 1] {
+        gate.tell(&format!("drain {} --clear", name(index))).expect("it is told");
+    }
+    assert_eq!(served(), "aaaa");
+    assert_eq!((shown(0), shown(1)), (("up".into(), None), ("drain".into(), None)));
+    assert!(gate.tell("drain web/10.9.9.9:1").expect_err("refused").contains("no_such_endpoint"));
+    assert!(gate.tell(&format!("drain api/{}", origins[0].address())).expect_err("refused").contains("no_such_pool"));
+}
+
+#[test]
 fn below_the_panic_threshold_health_is_ignored() {
     let sick =
         || Origin::start(|seen| if seen.target == "/healthz" { Reply::new(500).body("") } else { Reply::ok("x") });
@@ -339,6 +435,82 @@ fn a_request_that_may_have_been_done_is_not_done_again() {
     assert_eq!(counts(&origins).iter().sum::<usize>(), 1, "a POST is sent once");
     assert_eq!(gate.get("/").status, 502);
     assert_eq!(counts(&origins).iter().sum::<usize>(), 3, "a GET is tried twice in all");
+}
+
+#[test]
+fn retries_stay_within_the_budget() {
+    // Both break every connection after the request: each GET would be asked twice.
+    let origins = [Origin::always(Reply::raw("")), Origin::always(Reply::raw(""))];
+    let keys = "retry = { attempts = 2, budget = \"10%\", backoff = \"0s\" }";
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));
+    let mut client = gate.client();
+    for _ in 0..60 {
+        assert_eq!(client.get("/").status, 502);
+    }
+    // Ten are always allowed; 10 % of sixty exchanges are fewer.
+    assert_eq!(counts(&origins).iter().sum::<usize>(), 70);
+    let status = gate.status();
+    let row = &status["pools"][0];
+    assert_eq!([&row["retries"], &row["retries_denied"]], [10, 50]);
+    assert!(gate.metrics().contains("tidegate_pool_retries_denied_total{pool=\"web\"} 50"));
+    // What reaches nobody costs nobody anything.
+    for origin in &origins {
+        origin.stop();
+    }
+    gate.get("/");
+    assert_eq!(gate.status()["pools"][0]["retries"], 11);
+}
+
+#[test]
+fn an_answer_that_nobody_can_better_is_the_clients() {
+    let refusing = |name: &'static str, after: &'static str| {
+        Origin::always(Reply::new(503).field("Retry-After", after).body(name))
+    };
+    let keys = "retry = { attempts = 5, on = [\"503\"], backoff = \"0s\" }";
+    // All have refused: the last refusal is passed on, not one of ours.
+    let origins = [refusing("a", "0"), refusing("b", "0")];
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));
+    let answer = gate.get("/");
+    assert_eq!((answer.status, answer.field("retry-after")), (503, Some("0")));
+    assert_eq!(counts(&origins), [1, 1]);
+    let attempts = gate.access_log(1)[0]["attempts"].as_array().map(Vec::len);
+    assert_eq!(attempts, Some(2), "both are in the log");
+    // The origin asks for more time than there is: nobody else is bothered.
+    let origins = [refusing("a", "120"), refusing("b", "120")];
+    let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));
+    assert_eq!(gate.get("/").field("retry-after"), Some("120"));
+    assert_eq!(counts(&origins).iter().sum::<usize>(), 1);
+}
+
+#[test]
+fn a_hedge_overtakes_a_slow_attempt() {
+    let held = Gate::new();
+    let slow = Origin::always(Reply::ok("slow").hold(&held));
+    let quick = Origin::always(Reply::ok("quick"));
+    let gate = Tidegate::start(&pooled(&[(&slow, ""), (&quick, "")], "hedge = { after = \"20ms\" }"));
+    for _ in 0..6 {
+        assert_eq!(gate.get("/").expect(200).text(), "quick");
+    }
+    assert!(slow.requests() >= 2, "by turns it is asked first");
+    let status = gate.status();
+    assert_eq!(status["pools"][0]["hedges"], slow.requests(), "one beside each slow attempt");
+    let log = gate.access_log(6);
+    let hedged = log.iter().find(|record| record["attempts"].as_array().is_some_and(|all| all.len() == 2));
+    let attempts = &hedged.expect("two attempts in one record")["attempts"];
+    assert_eq!((&attempts[0]["error"], &attempts[1]["error"]), (&"hedge_lost".into(), &serde_json::Value::Null));
+    gate.expect_idle();
+    // What is not safe is asked once, however long it takes.
+    let before = slow.requests() + quick.requests();
+    let mut clients = [gate.client(), gate.client()];
+    for client in &mut clients {
+        client.send("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 0\r\n\r\n");
+    }
+    crate::support::gate::poll("both posts", || (slow.requests() + quick.requests() == before + 2).then_some(()));
+    held.open();
+    for client in &mut clients {
+        client.answer("POST").expect("an answer").expect(200);
+    }
+    assert_eq!(slow.requests() + quick.requests(), before + 2);
 }
 
 #[test]

@@ -234,6 +234,31 @@ fn what_a_fetch_for_the_store_brought_coded_is_decoded_for_those_who_cannot() {
 }
 
 #[test]
+fn the_length_of_a_personal_answer_tells_no_secret() {
+    use std::collections::BTreeSet;
+    let origin = Origin::always(text().field("ETag", "\"v1\"").body(page()));
+    for (breach, codings) in [("off", "br"), ("pad", "gzip"), ("identity", "")] {
+        let policy = format!("[compress.all]\ncodings = [\"br\", \"gzip\"]\nbreach = \"{breach}\"\n");
+        let gate = Tidegate::start(&(front(&origin, "compress = \"all\"\n") + &policy));
+        let ask = |more: &str| {
+            let ask = Request::get("/").field("Accept-Encoding", "br, gzip");
+            let ask = if more.is_empty() { ask } else { ask.field(more, "secret=1") };
+            let answer = gate.client().ask(&ask).expect(200);
+            assert!(decoded(&answer) == page() && answer.field("vary") == Some("Accept-Encoding"), "{breach} {more}");
+            answer
+        };
+        assert_eq!(ask("").field("content-encoding"), Some("br"), "{breach}: of nobody in particular");
+        for field in ["Cookie", "Authorization"] {
+            assert_eq!(ask(field).field("content-encoding").unwrap_or_default(), codings, "{breach} {field}");
+        }
+        let lengths: BTreeSet<usize> = (0..16).map(|_| ask("Cookie").body.len()).collect();
+        assert_eq!(lengths.len() > 1, breach == "pad", "{breach} {lengths:?}");
+        let tag = ask("Cookie").field("etag").unwrap().to_owned();
+        assert!(breach != "pad" || tag == "W/\"v1--gzip5.0\"" || tag == "\"v1--gzip5.0\"", "{tag}");
+    }
+}
+
+#[test]
 fn streams_are_not_held_back() {
     let kinds = [("text/event-stream", None), ("text/html", Some("gzip"))];
     for (kind, coding) in kinds {

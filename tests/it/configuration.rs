@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tidegate::config::model::{AccessFormat, RouteAction, TemplatePart};
 use tidegate::config::{self, Config, Diagnostic, Files, Outcome, summary};
+use tidegate::policy::health::ProbeKind;
 use tidegate::policy::pool::{KeepAlive, PoolTimeouts};
 use tidegate::policy::retry::RetryParams;
 use tidegate::policy::rewrite::ElementAction;
@@ -191,7 +192,12 @@ fn what_is_written_arrives() {
     assert_eq!(config.errors[&503].content_type, "text/html; charset=utf-8");
     let RouteAction::Forward(split) = &config.routes[0].action else { panic!("{:?}", config.routes[0].action) };
     assert_eq!(split, &[(0, 95), (1, 5)]);
-    assert_eq!(config.pools[0].params.health.as_ref().unwrap().expect, [200..=200, 204..=204, 301..=302]);
+    let expected = ProbeKind::Http {
+        path: "/healthz".to_owned(),
+        expect: vec![200..=200, 204..=204, 301..=302],
+        expect_body: Some("ready".to_owned()),
+    };
+    assert_eq!(config.pools[0].params.health.as_ref().unwrap().kind, expected);
     let text = |text: &str| TemplatePart::Text(text.to_owned());
     let field = |name: &str| TemplatePart::Field(name.to_owned());
     let template = [text("{"), field("client"), text("} "), field("req.user-agent"), text(" "), field("status")];

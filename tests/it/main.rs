@@ -43,6 +43,8 @@ mod optimising;
 mod rewriting;
 // Which origin gets an exchange.
 mod balancing;
+// The policies of a farm by a seed: thousands of picks, failures, probes, reloads.
+mod simulation;
 // What waits, what is refused, what is shed.
 mod queueing;
 // All of it at once, every body verified.

@@ -56,6 +56,34 @@ fn golden_cases() {
     }
 }
 
+/// For `tests/shrink-corpus/run`: every script, style sheet, JSON file and picture under `SHRINK_CORPUS` is shrunk beside
+/// itself (`NAME.small`), or its refusal written to `NAME.refused`.
+#[test]
+#[ignore = "needs a corpus: run tests/shrink-corpus/run"]
+fn a_corpus_of_real_files() {
+    let mut folders = vec![PathBuf::from(std::env::var_os("SHRINK_CORPUS").expect("SHRINK_CORPUS"))];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let optimiser = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("js" | "mjs") => Optimiser::JsWs,
+                Some("css") => Optimiser::CssWs,
+                Some("json") => Optimiser::JsonWs,
+                Some("svg") => Optimiser::SvgWs,
+                _ => continue,
+            };
+            let beside = |suffix: &str| PathBuf::from(format!("{}.{suffix}", path.display()));
+            match shrink(optimiser, &std::fs::read(&path).unwrap()) {
+                Ok(small) => std::fs::write(beside("small"), small).unwrap(),
+                Err(refusal) => std::fs::write(beside("refused"), refusal.token()).unwrap(),
+            }
+        }
+    }
+}
+
 const POLICY: &str = "[rewrite.small]\nlevel = \"safe\"\n[cache.pages]\n[compress.all]\ncodings = [\"br\", \"gzip\"]\n";
 
 fn optimising(origin: &Origin, more: &str) -> Tidegate {

@@ -79,6 +79,38 @@ fn a_coded_page_is_read_before_it_is_rewritten() {
 }
 
 #[test]
+fn deflate_is_read_in_both_its_meanings() {
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), Compression::default());
+    let mut bare = flate2::write::DeflateEncoder::new(Vec::new(), Compression::default());
+    zlib.write_all(PAGE.as_bytes()).unwrap();
+    bare.write_all(PAGE.as_bytes()).unwrap();
+    for coded in [zlib.finish().unwrap(), bare.finish().unwrap()] {
+        let origin = Origin::always(html().field("Content-Encoding", "deflate").body(coded));
+        let gate = rewriting(&origin, &mark(), "");
+        let answer = gate.get("/").expect(200);
+        assert_eq!(answer.field("content-encoding"), None);
+        assert_eq!(answer.text(), PAGE.replace(HEAD_MARK.0, HEAD_MARK.1));
+    }
+}
+
+#[test]
+fn what_becomes_of_answers_is_counted() {
+    let origin = Origin::table(vec![
+        ("/", html().body(PAGE)),
+        ("/kept", html().field("Cache-Control", "no-transform").body(PAGE)),
+        ("/odd", Reply::new(200).field("Content-Type", "text/html; charset=utf-16").body(PAGE)),
+    ]);
+    let gate = rewriting(&origin, &mark(), "");
+    for target in ["/", "/kept", "/odd"] {
+        gate.get(target).expect(200);
+    }
+    let metrics = gate.metrics();
+    for outcome in ["applied", "no_transform", "charset"] {
+        assert!(metrics.contains(&format!("tidegate_rewrites_total{{outcome=\"{outcome}\"}} 1\n")), "{outcome}");
+    }
+}
+
+#[test]
 fn what_is_no_page_passes_untouched() {
     let table = [
         ("another type", Reply::new(200).field("Content-Type", "text/plain")),

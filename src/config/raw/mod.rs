@@ -18,8 +18,9 @@ pub(super) use server::*;
 use super::shape::{List, Map};
 use super::table::table;
 
-/// Milliseconds of an hour and a day: the bounds most durations have.
-const HOUR: u64 = 3_600_000;
+/// Milliseconds of a minute, an hour and a day: the bounds most durations have.
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 /// For what clients keep.
 const YEAR: u64 = 365 * DAY;

@@ -227,6 +227,9 @@ table! {
         min_size: Size<0, GIB> = Size(KIB),
         /// Stored bodies that are asked for often are coded again at the strongest level, in the background.
         strong: bool = true,
+        /// What becomes of answers that are not stored, to requests with cookies or credentials, so that their length tells
+        /// no secrets: off codes them like others, pad adds a random length, identity does not code them.
+        breach: RawBreach = RawBreach::Off,
     }
 }
 
@@ -241,6 +244,15 @@ const COMPRESSIBLE: [&str; 8] = [
     "application/xml",
     "image/svg+xml",
 ];
+
+words! {
+    /// `breach`
+    RawBreach {
+        "off" => Off,
+        "pad" => Pad,
+        "identity" => Identity,
+    }
+}
 
 words! {
     /// One of `codings`.

@@ -1,6 +1,6 @@
 //! `[[pool]]`.
 
-use super::{DAY, HOUR, RawCertificate, YEAR};
+use super::{DAY, HOUR, MINUTE, RawCertificate, YEAR};
 use crate::config::shape::List;
 use crate::config::table::{table, words};
 use crate::config::units::{Int, Name, Share, Span};
@@ -31,10 +31,14 @@ table! {
         adaptive: RawAdaptive,
         /// Probes. Absent: every endpoint counts as healthy.
         health: RawHealth,
+        /// Takes endpoints out by what the traffic shows. Absent: only probes do.
+        outlier: RawOutlier,
         /// Below this share of healthy endpoints health is ignored.
         panic: Share = Share(0.5),
         /// When a failed attempt is repeated on another endpoint.
         retry: RawRetry [nested],
+        /// A second attempt beside a slow first one, for safe methods. Absent: none.
+        hedge: RawHedge,
         /// How long the origin may take.
         timeouts: RawPoolTimeouts [nested],
         /// Idle connections to the origin, per endpoint and worker.
@@ -45,7 +49,7 @@ table! {
         /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
         tls: RawPoolTls,
     }
-    later { "discover", "outlier", "send_proxy_protocol" }
+    later { "discover", "send_proxy_protocol" }
 }
 
 words! {
@@ -135,12 +139,16 @@ words! {
 }
 
 table! {
-    /// Probes: GET on every endpoint; an endpoint is up until the first verdict.
+    /// Probes of every endpoint, over the pool's own TLS; an endpoint is up until the first verdict.
     RawHealth {
-        /// Path of the probe.
-        path: String [required],
+        /// Path of a GET. This or tcp.
+        path: String,
+        /// A connection is enough, with TLS where the pool has it. This or path.
+        tcp: bool = false,
         /// Time between two probes of one endpoint.
         interval: Span<10, HOUR> = Span::seconds(2),
+        /// The same while an endpoint is sick or has just failed. Default: the interval.
+        fast_interval: Span<10, HOUR>,
         /// Time for one probe, connect to last byte.
         timeout: Span<10, HOUR> = Span::seconds(1),
         /// Successes in a row that make a sick endpoint healthy.
@@ -149,6 +157,34 @@ table! {
         fall: Int<1, 100> = Int(3),
         /// Statuses that count as success, such as "200-399" or "200,204,301-302".
         expect: String = "200-399".to_owned(),
+        /// Text that must be in the first 64 KiB of the body. Absent: any body will do.
+        expect_body: String,
+    }
+}
+
+table! {
+    /// Ejection of endpoints that fail the traffic; they come back by themselves.
+    RawOutlier {
+        /// Failures in a row that eject an endpoint.
+        consecutive_errors: Int<1, 10_000> = Int(5),
+        /// Share of failures over 10 s, from 20 attempts on, that ejects as well. Absent: shares are not looked at.
+        error_share: Share,
+        /// What counts as failure.
+        on: List<RawFailing, 1> = List::of([RawFailing::Connect, RawFailing::Reset, RawFailing::Timeout, RawFailing::ServerError]),
+        /// How long the first ejection lasts; each that follows soon lasts twice as long, up to 5 minutes.
+        eject_for: Span<10, DAY> = Span::seconds(10),
+        /// Share of the endpoints in state up that may be out at once.
+        max_ejected: Share = Share(0.5),
+    }
+}
+
+words! {
+    /// One of `outlier.on`.
+    RawFailing {
+        "connect" => Connect,
+        "reset" => Reset,
+        "timeout" => Timeout,
+        "5xx" => ServerError,
     }
 }
 
@@ -159,8 +195,13 @@ table! {
         attempts: Int<1, 10> = Int(2),
         /// What is repeated; reset is a connection closed or reset before the response head.
         on: List<RawRetryOn> = List::of([RawRetryOn::Connect, RawRetryOn::Reset]),
+        /// Repeated attempts as a share of the pool's traffic over the last seconds; 10 are always allowed. What could not
+        /// connect is not charged.
+        budget: Share = Share(0.2),
+        /// The pause before the second attempt is any part of this, doubled with each further one, up to 1s. What could
+        /// not connect is repeated at once.
+        backoff: Span<0, MINUTE> = Span::milliseconds(25),
     }
-    later { "budget" }
 }
 
 words! {
@@ -172,6 +213,14 @@ words! {
         "502" => BadGateway,
         "503" => ServiceUnavailable,
         "504" => GatewayTimeout,
+    }
+}
+
+table! {
+    /// A second attempt elsewhere when the first one is slow; whoever answers first wins. Out of retry.budget.
+    RawHedge {
+        /// How long the first attempt has.
+        after: Span<1, MINUTE> [required],
     }
 }
 

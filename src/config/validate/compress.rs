@@ -2,9 +2,9 @@
 
 use super::Validation;
 use crate::config::model::CompressConfig;
-use crate::config::raw::{RawCoding, RawCompress};
+use crate::config::raw::{RawBreach, RawCoding, RawCompress};
 use crate::config::shape::Given;
-use crate::policy::encoding::{Coding, CompressParams};
+use crate::policy::encoding::{Breach, Coding, CompressParams, can_pad};
 
 impl Validation<'_> {
     /// One compression policy.
@@ -27,7 +27,16 @@ impl Validation<'_> {
                 .push(media_type.place.fault(what, "write \"application/json\" or \"text/*\", without parameters"));
         }
         let types = raw.types.values().map(|media_type| media_type.to_ascii_lowercase()).collect();
-        let params = CompressParams { codings, types, min_size: raw.min_size.0, strong: raw.strong.value };
+        let breach = match raw.breach.value {
+            RawBreach::Off => Breach::Off,
+            RawBreach::Pad => Breach::Pad,
+            RawBreach::Identity => Breach::Identity,
+        };
+        if breach == Breach::Pad && !codings.iter().copied().any(can_pad) {
+            let help = "list zstd or gzip among codings as well, or use \"identity\"";
+            self.faults.push(raw.breach.place.fault("= \"pad\" needs a coding that can be padded", help));
+        }
+        let params = CompressParams { codings, types, min_size: raw.min_size.0, strong: raw.strong.value, breach };
         CompressConfig { name: name.to_owned(), params }
     }
 }

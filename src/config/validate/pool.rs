@@ -7,8 +7,8 @@ use http::HeaderName;
 use super::{Validation, items};
 use crate::config::model::{PoolConfig, UpstreamTlsConfig};
 use crate::config::raw::{
-    RawAdaptive, RawBalance, RawEndpoint, RawHealth, RawOriginProtocol, RawPool, RawPoolTls, RawRetry, RawRetryOn,
-    RawSameSite, RawState, RawSticky,
+    RawAdaptive, RawBalance, RawEndpoint, RawFailing, RawHealth, RawOriginProtocol, RawOutlier, RawPool, RawPoolTls,
+    RawRetry, RawRetryOn, RawSameSite, RawState, RawSticky,
 };
 use crate::config::shape::Given;
 use crate::config::source::Location;
@@ -17,7 +17,8 @@ use crate::policy::adaptive::AdaptiveParams;
 use crate::policy::balance::hash::HashBy;
 use crate::policy::balance::sticky::{SameSite, StickyParams};
 use crate::policy::balance::{AdminState, Balance};
-use crate::policy::health::HealthParams;
+use crate::policy::health::outlier::{Failing, OutlierParams};
+use crate::policy::health::{HealthParams, ProbeKind};
 use crate::policy::pool::{
     Address, EndpointParams, HostHeader, KeepAlive, OriginProtocol, PoolParams, PoolTimeouts, QueueParams,
 };
@@ -45,8 +46,10 @@ impl Validation<'_> {
             endpoints,
             host: self.host_header(&raw.host),
             health: raw.health.given().map(|health| self.health(health)),
+            outlier: raw.outlier.given().map(|raw| outlier(raw)),
             panic: raw.panic.0,
             retry: retry(&raw.retry),
+            hedge: raw.hedge.given().and_then(|hedge| Some(hedge.after.given()?.0)),
             timeouts: PoolTimeouts {
                 connect: raw.timeouts.connect.0,
                 first_byte: raw.timeouts.first_byte.0,
@@ -162,6 +165,45 @@ impl Validation<'_> {
     }
 
     fn health(&mut self, raw: &Given<RawHealth>) -> HealthParams {
+        if raw.timeout.0 > raw.interval.0 {
+            // A probe that outlives the interval would meet the next one.
+            let (timeout, interval) = (show_duration(raw.timeout.0), show_duration(raw.interval.0));
+            let what = format!("is {timeout}, longer than the interval of {interval}");
+            self.faults.push(raw.timeout.place.fault(what, "make timeout shorter or interval longer"));
+        }
+        let fast = raw.fast_interval.given();
+        if let Some(fast) = fast.filter(|fast| fast.0 > raw.interval.0) {
+            let (slow, interval) = (show_duration(fast.0), show_duration(raw.interval.0));
+            let what = format!("is {slow}, longer than the interval of {interval}");
+            self.faults.push(fast.place.fault(what, ""));
+        }
+        HealthParams {
+            kind: self.probe_kind(raw),
+            interval: raw.interval.0,
+            fast_interval: fast.map_or(raw.interval.0, |fast| fast.0),
+            timeout: raw.timeout.0,
+            rise: raw.rise.get(),
+            fall: raw.fall.get(),
+        }
+    }
+
+    /// `path`, or `tcp = true`, with which `expect` and `expect_body` mean nothing.
+    fn probe_kind(&mut self, raw: &Given<RawHealth>) -> ProbeKind {
+        let expect = self.expect(&raw.expect);
+        if raw.tcp.value {
+            let given = [
+                raw.path.given().map(|path| &path.place),
+                raw.expect.written.then_some(&raw.expect.place),
+                raw.expect_body.given().map(|text| &text.place),
+            ];
+            for place in given.into_iter().flatten() {
+                self.faults.push(place.fault("has no effect with tcp = true", "remove one of them"));
+            }
+            return ProbeKind::Tcp;
+        }
+        if raw.path.is_absent() {
+            self.faults.push(raw.place.fault("needs a path, or tcp = true", "add path = \"/\""));
+        }
         let path = raw.path.given().map(|given| {
             if !given.starts_with('/') || given.bytes().any(|b| !b.is_ascii_graphic()) {
                 let what = format!("must be a path, got {:?}", given.value);
@@ -169,20 +211,8 @@ impl Validation<'_> {
             }
             given.value.clone()
         });
-        if raw.timeout.0 > raw.interval.0 {
-            // A probe that outlives the interval would meet the next one.
-            let (timeout, interval) = (show_duration(raw.timeout.0), show_duration(raw.interval.0));
-            let what = format!("is {timeout}, longer than the interval of {interval}");
-            self.faults.push(raw.timeout.place.fault(what, "make timeout shorter or interval longer"));
-        }
-        HealthParams {
-            path: path.unwrap_or_default(),
-            interval: raw.interval.0,
-            timeout: raw.timeout.0,
-            rise: raw.rise.get(),
-            fall: raw.fall.get(),
-            expect: self.expect(&raw.expect),
-        }
+        let expect_body = raw.expect_body.given().map(|text| text.value.clone());
+        ProbeKind::Http { path: path.unwrap_or_default(), expect, expect_body }
     }
 
     /// `200-399` or `200,204,301-302`.
@@ -232,6 +262,22 @@ fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
     (first <= last).then_some(first..=last)
 }
 
+fn outlier(raw: &RawOutlier) -> OutlierParams {
+    let failing = |word: &RawFailing| match word {
+        RawFailing::Connect => Failing::Connect,
+        RawFailing::Reset => Failing::Reset,
+        RawFailing::Timeout => Failing::Timeout,
+        RawFailing::ServerError => Failing::ServerError,
+    };
+    OutlierParams {
+        consecutive_errors: raw.consecutive_errors.get(),
+        error_share: raw.error_share.given().map(|share| share.0),
+        on: raw.on.values().map(failing).collect(),
+        eject_for: raw.eject_for.0,
+        max_ejected: raw.max_ejected.0,
+    }
+}
+
 fn retry(raw: &RawRetry) -> RetryParams {
     let on = |kind| raw.on.values().any(|listed| *listed == kind);
     let statuses =
@@ -242,6 +288,8 @@ fn retry(raw: &RawRetry) -> RetryParams {
         on_reset: on(RawRetryOn::Reset),
         on_timeout: on(RawRetryOn::Timeout),
         on_status: statuses.into_iter().filter(|(kind, _)| on(*kind)).map(|(_, status)| status).collect(),
+        budget: raw.budget.0,
+        backoff: raw.backoff.0,
     }
 }
 

@@ -92,6 +92,7 @@ struct Registry {
     exchanges: Blocks,
     reasons: Tokens,
     encodings: Tokens,
+    rewrites: Tokens,
     /// By `ExchangeOutcome::cache_why`: one counter per worker that has met it.
     cache_whys: Pairs,
     /// What was filled, and why it was not kept.
@@ -146,6 +147,7 @@ pub struct WorkerMetrics {
     other: Arc<Exchanges>,
     reasons: TokenIndex,
     encodings: TokenIndex,
+    rewrites: TokenIndex,
     cache_whys: PairIndex,
     not_kept: PairIndex,
 }
@@ -171,6 +173,7 @@ impl Metrics {
             cache_whys: RefCell::default(),
             not_kept: RefCell::default(),
             encodings: RefCell::default(),
+            rewrites: RefCell::default(),
         }
     }
 
@@ -222,6 +225,8 @@ impl Metrics {
         by_token("tidegate_errors_total", help, "reason", &registry.reasons);
         let help = "Bodies that a content coding was put on; each stored one ideally once.";
         by_token("tidegate_encodings_total", help, "coding", &registry.encodings);
+        let help = "Answers of routes with element rules, by whether these were applied or why not.";
+        by_token("tidegate_rewrites_total", help, "outcome", &registry.rewrites);
         let help = "Exchanges on routes with a cache, by why it did not answer by itself and the reason behind that.";
         page.family("tidegate_cache_requests_total", Kind::Counter, help);
         for ((forwarded, reason), counters) in &registry.cache_whys {
@@ -283,6 +288,11 @@ impl WorkerMetrics {
     /// Counts a body that a content coding is put on.
     pub fn encoding(&self, coding: &'static str) {
         self.count(&self.encodings, coding, |registry| &mut registry.encodings);
+    }
+
+    /// Counts an answer that element rules were applied to, or why they were not.
+    pub fn rewrite(&self, outcome: &'static str) {
+        self.count(&self.rewrites, outcome, |registry| &mut registry.rewrites);
     }
 
     fn count(&self, index: &TokenIndex, token: &'static str, family: fn(&mut Registry) -> &mut Tokens) {

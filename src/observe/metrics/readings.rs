@@ -125,6 +125,12 @@ fn pools(page: &mut Page, pools: &[PoolStatus]) {
     family("tidegate_pool_queue_full_total", Kind::Counter, help, |pool| pool.queue_full);
     let help = "Exchanges that waited in vain.";
     family("tidegate_pool_queue_timeouts_total", Kind::Counter, help, |pool| pool.queue_timeouts);
+    let help = "Attempts that repeated another, hedges included.";
+    family("tidegate_pool_retries_total", Kind::Counter, help, |pool| pool.retries);
+    let help = "Attempts that were not repeated because the budget was spent.";
+    family("tidegate_pool_retries_denied_total", Kind::Counter, help, |pool| pool.retries_denied);
+    let help = "Attempts made beside another that was slow.";
+    family("tidegate_pool_hedges_total", Kind::Counter, help, |pool| pool.hedges);
 }
 
 fn endpoints(page: &mut Page, pools: &[PoolStatus]) {
@@ -135,6 +141,13 @@ fn endpoints(page: &mut Page, pools: &[PoolStatus]) {
         }
     };
     family("tidegate_endpoint_healthy", Kind::Gauge, "The verdict of the probes: 1 up, 0 down.", |e| e.healthy.into());
+    family("tidegate_endpoint_overridden", Kind::Gauge, "1 while an operator's word counts.", |e| {
+        e.overridden.is_some().into()
+    });
+    family("tidegate_endpoint_ejected", Kind::Gauge, "1 while an endpoint is out for how it answered.", |e| {
+        e.ejected.into()
+    });
+    family("tidegate_endpoint_ejections_total", Kind::Counter, "Ejections.", |e| e.ejections);
     family("tidegate_endpoint_in_flight", Kind::Gauge, "Exchanges whose response has not ended.", |e| e.in_flight);
     family("tidegate_endpoint_attempts_total", Kind::Counter, "Attempts made.", |e| e.requests);
     family("tidegate_endpoint_failures_total", Kind::Counter, "Attempts that failed.", |e| e.failures);

@@ -41,9 +41,14 @@ impl ActiveHealth {
         self.healthy
     }
 
-    /// Takes the outcome of one probe: a status, or `None` when no whole answer came within `timeout`.
-    pub fn observe(&mut self, status: Option<u16>, params: &HealthParams) -> Option<Transition> {
-        let passed = status.is_some_and(|status| params.expect.iter().any(|range| range.contains(&status)));
+    /// True while nothing speaks against the endpoint; otherwise it is worth looking more often.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.healthy && self.contrary == 0
+    }
+
+    /// Takes the outcome of one probe.
+    pub fn observe(&mut self, passed: bool, params: &HealthParams) -> Option<Transition> {
         if passed == self.healthy {
             self.contrary = 0;
             return None;
@@ -79,15 +84,16 @@ fn fraction(random: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::health::ProbeKind;
 
     fn params(rise: u32, fall: u32) -> HealthParams {
         HealthParams {
-            path: "/".into(),
+            kind: ProbeKind::Tcp,
             interval: Duration::from_secs(2),
+            fast_interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             rise,
             fall,
-            expect: vec![200..=299, 404..=404],
         }
     }
 
@@ -99,11 +105,12 @@ mod tests {
         for outcome in expected.chars().filter(|c| "+-".contains(*c)) {
             seen.push(outcome);
             let before = health.is_healthy();
-            match health.observe((outcome == '+').then_some(200), &params(rise, fall)) {
+            match health.observe(outcome == '+', &params(rise, fall)) {
                 Some(Transition::Rose) => seen.push('^'),
                 Some(Transition::Fell) => seen.push('v'),
                 None => assert_eq!(health.is_healthy(), before),
             }
+            assert_eq!(health.is_settled(), health.is_healthy() && outcome == '+', "{seen}");
         }
         assert_eq!(seen, expected);
     }
@@ -114,21 +121,6 @@ mod tests {
         check(2, 3, "++++--+--+--+---v");
         check(1, 1, "-v+^+-v-+^");
         check(3, 2, "+-+-+--v++-++-+++^");
-    }
-
-    #[test]
-    fn only_expected_statuses_pass() {
-        for (status, passed) in [
-            (Some(200), true),
-            (Some(299), true),
-            (Some(300), false),
-            (Some(404), true),
-            (Some(500), false),
-            (None, false),
-        ] {
-            let mut health = ActiveHealth::default();
-            assert_eq!(health.observe(status, &params(1, 1)).is_none(), passed, "{status:?}");
-        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::fits;
 use crate::body::{Body, Response, Source};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::fields::forward_trailers;
+use crate::policy::health::outlier::Failing;
 use crate::upstream::patience::{Awaited, Exceeded};
 
 /// The response to a head. A body that has come with it as a whole is not streamed.
@@ -142,7 +143,11 @@ impl AnswerBody {
     fn fail(&mut self, kind: ErrorKind) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         Poll::Ready(self.exchange.take().map(|exchange| {
             Err(exchange.client_fault().unwrap_or_else(|| {
-                exchange.slot.guard.endpoint().count_failure(kind);
+                let endpoint = exchange.slot.guard.endpoint();
+                endpoint.count_failure(kind);
+                if let Some(failing) = Failing::of_error(kind) {
+                    exchange.pool.blame(endpoint, failing);
+                }
                 ProxyError::new(kind, Stage::Forward)
             }))
         }))

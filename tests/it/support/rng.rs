@@ -17,6 +17,11 @@ impl Rng {
         Self { seed, state: seed }
     }
 
+    /// With this seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self { seed, state: seed }
+    }
+
     pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;

@@ -16,14 +16,24 @@
 //! Neither is the origin's word that it has not looked at the request, in HTTP/2 (RFC 9113 §8.7): such a request is sent
 //! once more, silently, whatever its method; a second such word counts as a reset.
 //!
-//! In every case the body must still be whole. Bound: `attempts` plus the one silent retry.
+//! In every case the body must still be whole. Bound: `attempts` plus the one silent retry, and over the whole pool the
+//! [`budget`].
+//!
+//! Before an attempt that puts load on the farm again there is a pause: any part of `backoff`, doubled with each attempt.
+//! A 503 with `Retry-After` is given that time where it is short; where it is long the answer is the client's
+//! (RFC 9110 §10.2.3).
 
-use http::Method;
+pub mod budget;
+
+use std::time::{Duration, SystemTime};
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method};
 
 use crate::error::{ErrorKind, ProxyError, Retry};
 
 /// `retry`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RetryParams {
     /// `attempts` in all, 1..=10.
     pub attempts: u32,
@@ -35,11 +45,23 @@ pub struct RetryParams {
     pub on_timeout: bool,
     /// `on` contains `"502"`, `"503"`, `"504"`.
     pub on_status: Vec<u16>,
+    /// `budget` as a share 0..=1 of the pool's traffic.
+    pub budget: f64,
+    /// `backoff`: the pause before the second attempt is any part of it.
+    pub backoff: Duration,
 }
 
 impl Default for RetryParams {
     fn default() -> Self {
-        Self { attempts: 2, on_connect: true, on_reset: true, on_timeout: false, on_status: Vec::new() }
+        Self {
+            attempts: 2,
+            on_connect: true,
+            on_reset: true,
+            on_timeout: false,
+            on_status: Vec::new(),
+            budget: 0.2,
+            backoff: Duration::from_millis(25),
+        }
     }
 }
 
@@ -89,6 +111,8 @@ pub enum NoRetry {
     BodySpent,
     /// `attempts` were made.
     AttemptsSpent,
+    /// The origin wants to be left alone for longer than a client should wait here.
+    ToldToWait,
 }
 
 impl NoRetry {
@@ -101,6 +125,7 @@ impl NoRetry {
             Self::NotIdempotent => "not_idempotent",
             Self::BodySpent => "body_spent",
             Self::AttemptsSpent => "attempts_spent",
+            Self::ToldToWait => "told_to_wait",
         }
     }
 }
@@ -134,6 +159,48 @@ pub fn may_retry(facts: &RetryFacts<'_>, params: &RetryParams) -> Result<Again, 
         return Err(NoRetry::AttemptsSpent);
     }
     Ok(Again::Attempt)
+}
+
+/// No pause is longer, whether it is the back-off's or the origin's.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause before the next attempt. `retry_after` is what a 503 said; `random` is any number.
+///
+/// # Errors
+/// `ToldToWait` when the origin asks for more time than there is.
+pub fn pause(
+    facts: &RetryFacts<'_>,
+    retry_after: Option<Duration>,
+    random: u64,
+    params: &RetryParams,
+) -> Result<Duration, NoRetry> {
+    let told = retry_after.filter(|_| facts.failure == Failure::Status(503)).unwrap_or_default();
+    if told > LONGEST_PAUSE {
+        return Err(NoRetry::ToldToWait);
+    }
+    if is_unsent(facts.failure) {
+        return Ok(Duration::ZERO);
+    }
+    let doubled = params.backoff.saturating_mul(1 << facts.attempts.saturating_sub(1).min(16));
+    // 32 bits are plenty here, and convert without loss.
+    let part = f64::from((random >> 32) as u32) / f64::from(u32::MAX);
+    Ok(doubled.min(LONGEST_PAUSE).mul_f64(part).max(told))
+}
+
+/// True when nothing reached an origin: another attempt puts no load on the farm that it has not been spared.
+#[must_use]
+pub fn is_unsent(failure: Failure) -> bool {
+    matches!(failure, Failure::Error(error) if error.retry == Retry::NothingSent)
+}
+
+/// `Retry-After` as a time to wait (RFC 9110 §10.2.3); `None` when there is none that can be read.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok().map(|at| at.duration_since(now).unwrap_or_default()),
+    }
 }
 
 /// Whether `on` names the failure.
@@ -228,6 +295,45 @@ mod tests {
             let facts = RetryFacts { failure, method: &Method::GET, attempts, silent_used, replayable: true };
             assert_eq!(may_retry(&facts, &params), expected, "{facts:?}");
         }
+    }
+
+    #[test]
+    fn pauses_grow_and_heed_the_origin() {
+        let params = RetryParams { backoff: Duration::from_millis(100), ..RetryParams::default() };
+        let reset = error(ErrorKind::ConnectionReset, Retry::IfIdempotent);
+        let refused = error(ErrorKind::ConnectRefused, Retry::NothingSent);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (failure, attempts, told, random, expected) in [
+            (reset, 1, None, u64::MAX, Ok(100)),
+            (reset, 1, None, u64::MAX / 2, Ok(50)),
+            (reset, 1, None, 0, Ok(0)),
+            (reset, 3, None, u64::MAX, Ok(400)),
+            (reset, 9, None, u64::MAX, Ok(1000)),
+            (refused, 1, None, u64::MAX, Ok(0)),
+            (Failure::Status(503), 1, seconds(1), 0, Ok(1000)),
+            (Failure::Status(503), 1, seconds(2), 0, Err(NoRetry::ToldToWait)),
+            (Failure::Status(502), 1, seconds(9), 0, Ok(0)),
+        ] {
+            let facts = RetryFacts { failure, method: &Method::GET, attempts, silent_used: false, replayable: true };
+            let found = pause(&facts, told, random, &params).map(|pause| pause.as_millis());
+            assert_eq!(found, expected, "{failure:?} {attempts} {told:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (text, expected) in [
+            ("120", Some(120)),
+            ("Sun, 06 Nov 1994 08:49:40 GMT", Some(3)),
+            ("Sun, 06 Nov 1994 08:49:30 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, http::HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 
     #[test]
