@@ -12,6 +12,7 @@ mod accept;
 mod authority;
 mod connection;
 mod date;
+mod flow;
 mod gate;
 mod http1;
 mod http2;

@@ -24,6 +24,7 @@ use crate::policy::fields;
 use crate::policy::retry::{self, Again, Failure, RetryFacts};
 use crate::policy::route::pick_split;
 use crate::policy::validators;
+use crate::policy::websocket;
 use crate::snapshot::{Action, Route};
 use crate::upstream::{Answer, OutRequest, Pool, Slot, Timings, Wanted};
 
@@ -63,6 +64,8 @@ pub(super) fn repeat(request: &OutRequest) -> OutRequest {
         body: Body::Empty,
         interim: request.interim.clone(),
         upgrade: request.upgrade,
+        websocket_key: request.websocket_key.clone(),
+        client: request.client,
     }
 }
 
@@ -143,11 +146,17 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
         },
         &exchange.worker.shared.identity,
     );
+    let websocket_key = upgrade.and_then(|protocol| websocket_key(exchange, protocol));
+    if let Some(key) = &websocket_key {
+        headers.insert(websocket::KEY, key.clone());
+    }
     route.request.fields.apply(&mut headers);
     let request = OutRequest {
         method: exchange.head.method.clone(),
         target: Bytes::copy_from_slice(target.as_str().as_bytes()),
         upgrade: upgrade.is_some(),
+        websocket_key,
+        client: (!for_cache).then_some((exchange.peer.client, exchange.peer.local)),
         headers,
         body: Body::Empty,
         // Of many who wait for one fetch it is the client that caused it who gets them.
@@ -163,6 +172,13 @@ fn hash_key(exchange: &Exchange, pool: &Pool) -> Option<u64> {
     let by = pool.params.hash.as_ref()?;
     let facts = HashFacts { client: exchange.peer.client.ip(), uri: &exchange.uri, headers: &exchange.head.headers };
     by.key(&facts)
+}
+
+/// The key of a handshake whose client brought none, as over HTTP/2 (RFC 8441 §5.1).
+fn websocket_key(exchange: &Exchange, protocol: &str) -> Option<HeaderValue> {
+    let missing = protocol.eq_ignore_ascii_case(websocket::PROTOCOL) && exchange.head.version == Version::HTTP_2;
+    let random = || u128::from(exchange.worker.random()) << 64 | u128::from(exchange.worker.random());
+    missing.then(|| websocket::key(random()))
 }
 
 /// Makes `Host` the one form that routing and the cache key saw. `A.example:80` and `a.example.` share a stored response

@@ -13,6 +13,7 @@ use crate::body::{Body, Peer, Response};
 use crate::error::{ErrorKind, ProxyError};
 use crate::policy::cache::status::CacheStatus;
 use crate::policy::cache::{range, tags, targeted};
+use crate::policy::grpc;
 use crate::snapshot::Snapshot;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -55,6 +56,9 @@ pub fn refuse(worker: &Rc<Worker>, peer: &Rc<Peer>, error: ProxyError) -> (Respo
 /// A response of our own for `error`: the operator's `[errors]` page, or a few built-in words, as HTML or JSON.
 fn local_reply(snapshot: &Snapshot, request: Option<&HeaderMap>, error: ProxyError) -> Response {
     let row = error.kind.row();
+    if request.is_some_and(grpc::is_call) {
+        return failed_call(error.kind);
+    }
     let (body, content_type) = match snapshot.errors.get(&row.status.as_u16()) {
         Some(page) => (page.body.clone(), page.content_type.clone()),
         None => built_in(row.status, row.reason, request),
@@ -84,6 +88,20 @@ fn local_reply(snapshot: &Snapshot, request: Option<&HeaderMap>, error: ProxyErr
             response.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
+    }
+    response
+}
+
+/// The same for a gRPC call: "Trailers-Only", which is a head that says how the call ended.
+fn failed_call(kind: ErrorKind) -> Response {
+    let row = kind.row();
+    let mut response = Response::new(StatusCode::OK, Body::Empty);
+    response.close = row.closes;
+    response.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response.headers.insert("grpc-status", HeaderValue::from(grpc::code(kind) as u16));
+    response.headers.insert("grpc-message", HeaderValue::from_static(row.reason));
+    if let Some(token) = row.proxy_status {
+        append(&mut response.headers, PROXY_STATUS, HeaderValue::try_from(format!("tidegate; error={token}")).ok());
     }
     response
 }

@@ -51,6 +51,8 @@ pub struct PoolParams {
     pub keep_alive: KeepAlive,
     /// `protocol`
     pub protocol: OriginProtocol,
+    /// `send_proxy_protocol`; `None` = no.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// One of `endpoints`.
@@ -108,6 +110,15 @@ pub enum HostHeader {
     Endpoint,
     /// This one.
     Name(String),
+}
+
+/// `send_proxy_protocol` of a pool: which version of the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// `protocol` of a pool: what is spoken to the origin.

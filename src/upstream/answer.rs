@@ -27,7 +27,7 @@ use crate::policy::health::outlier::Failing;
 
 /// Longest silence in a tunnel. A pool's `idle` is for bodies: chat and notification sockets are quiet for much longer,
 /// and those that matter send pings well within the hour.
-const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+pub(super) const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// An exchange under way: everything that is needed to bring it to its end. Dropping it closes the connection.
 pub(super) struct Exchange {

@@ -17,6 +17,7 @@ use super::patience::Progress;
 use super::pool::{Pool, authority};
 use crate::body::{Body, Interim, Response};
 use crate::error::{ErrorKind, ProxyError, Retry, Stage};
+use crate::policy::websocket;
 
 /// Everything an attempt needs but the request.
 pub(super) struct Attempt {
@@ -144,9 +145,14 @@ fn switch_fault(exchange: &Exchange, head: &Head, request: &OutRequest) -> Optio
         .zip(named(&request.headers).filter(|_| request.upgrade))
         .is_some_and(|(named, asked)| named.as_bytes().eq_ignore_ascii_case(asked.as_bytes()));
     let sent = exchange.is_sent() && exchange.link.http.outbox.is_settled();
+    let read = request
+        .websocket_key
+        .as_ref()
+        .is_none_or(|key| head.headers.get(websocket::ACCEPT).is_some_and(|shown| *shown == websocket::accept(key)));
     match (agreed, sent) {
         (false, _) => Some("switch_not_asked"),
         (true, false) => Some("switch_early"),
+        (true, true) if !read => Some("websocket_accept"),
         (true, true) => None,
     }
 }

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::attempt::Attempt;
-use super::connect::{connect, now};
+use super::connect::{Opening, connect, now};
 use super::endpoint::{Endpoint, InFlightGuard, Slot};
 use super::http2::{self, Acquired, Lease, Place, Sessions};
 use super::idle::IdleSets;
@@ -47,6 +48,11 @@ pub struct OutRequest {
     pub interim: Interim,
     /// The client wants to leave HTTP, and `headers` say so: only then may the origin answer 101.
     pub upgrade: bool,
+    /// A `Sec-WebSocket-Key` that was made here, for a client that has none to send: whether the origin has read it is
+    /// checked here too.
+    pub websocket_key: Option<HeaderValue>,
+    /// The client's address and the one it connected to, for `send_proxy_protocol`; `None` = on behalf of nobody.
+    pub client: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// A response head with its body still to come.
@@ -94,6 +100,15 @@ pub struct Failure {
     pub error: ProxyError,
     /// The request can be sent once more: nothing of its body has gone, or the body is at hand.
     pub replayable: bool,
+}
+
+/// What wants to go out, and where to.
+struct Going<'a> {
+    pool: &'a Pool,
+    index: usize,
+    endpoint: &'a Arc<Endpoint>,
+    allow_reuse: bool,
+    request: &'a OutRequest,
 }
 
 /// What an exchange goes out on, and whether that was there before.
@@ -227,15 +242,15 @@ impl Connections {
         let endpoint = Arc::clone(slot.guard.endpoint());
         let index = slot.index;
         let mut timings = Timings::default();
+        let going = Going { pool, index, endpoint: &endpoint, allow_reuse, request };
         // Boxed, and the handshake in `link` too: an exchange on a kept-alive connection carries neither in its future.
         let carrier = match pool.params.protocol {
-            OriginProtocol::Http2 => Box::pin(self.carrier(pool, index, &endpoint, allow_reuse, &mut timings)).await,
-            OriginProtocol::Auto if pool.tls.is_some() => {
-                Box::pin(self.carrier(pool, index, &endpoint, allow_reuse, &mut timings)).await
+            OriginProtocol::Http2 => Box::pin(self.carrier(&going, &mut timings)).await,
+            // A WebSocket is the one thing every origin takes over HTTP/1.1.
+            OriginProtocol::Auto if pool.tls.is_some() && !request.upgrade => {
+                Box::pin(self.carrier(&going, &mut timings)).await
             }
-            OriginProtocol::Http1 | OriginProtocol::Auto => {
-                self.link(pool, index, &endpoint, allow_reuse, &mut timings).await
-            }
+            OriginProtocol::Http1 | OriginProtocol::Auto => self.link(&going, &mut timings).await,
         };
         let Carried { carrier, reused } = match carrier {
             Ok(carried) => carried,
@@ -270,41 +285,32 @@ impl Connections {
     }
 
     /// A connection that speaks HTTP/1.1: an idle one, or a new one.
-    async fn link(
-        &self,
-        pool: &Pool,
-        index: usize,
-        endpoint: &Arc<Endpoint>,
-        allow_reuse: bool,
-        timings: &mut Timings,
-    ) -> Result<Carried, ErrorKind> {
-        let idle = allow_reuse.then(|| self.idle.borrow_mut().checkout(pool, endpoint, self.coarse.get())).flatten();
+    async fn link(&self, going: &Going<'_>, timings: &mut Timings) -> Result<Carried, ErrorKind> {
+        let idle = going.allow_reuse.then(|| self.checkout(going)).flatten();
         let reused = idle.is_some();
         let link = match idle {
             Some(link) => link,
-            None => Box::pin(open(pool, index, endpoint, timings)).await?,
+            None => Box::pin(open(going, timings)).await?,
         };
         Ok(Carried { carrier: Carrier::Link(link), reused })
     }
 
+    fn checkout(&self, going: &Going<'_>) -> Option<Box<Link>> {
+        self.idle.borrow_mut().checkout(going.pool, going.endpoint, self.coarse.get())
+    }
+
     /// A stream of an HTTP/2 connection, or, where the origin chose HTTP/1.1, a connection of that kind. A connection
     /// that has died has said so to its task: streams need no word on which of them may be used again.
-    async fn carrier(
-        &self,
-        pool: &Pool,
-        index: usize,
-        endpoint: &Arc<Endpoint>,
-        allow_reuse: bool,
-        timings: &mut Timings,
-    ) -> Result<Carried, ErrorKind> {
+    async fn carrier(&self, going: &Going<'_>, timings: &mut Timings) -> Result<Carried, ErrorKind> {
+        let Going { pool, index, endpoint, allow_reuse, request } = *going;
         let may_be_http1 = pool.params.protocol == OriginProtocol::Auto && !self.http2.are_there(pool, endpoint);
-        if may_be_http1 && allow_reuse {
-            let idle = self.idle.borrow_mut().checkout(pool, endpoint, self.coarse.get());
-            if let Some(link) = idle {
-                return Ok(Carried { carrier: Carrier::Link(link), reused: true });
-            }
+        if may_be_http1
+            && allow_reuse
+            && let Some(link) = self.checkout(going)
+        {
+            return Ok(Carried { carrier: Carrier::Link(link), reused: true });
         }
-        let place = Place { pool, index, endpoint, limit: connect_limit(pool) };
+        let place = Place { pool, index, endpoint, limit: connect_limit(pool), tunnel: request.upgrade };
         Ok(match self.http2.acquire(place, timings).await? {
             Acquired::Stream(lease, reused) => Carried { carrier: Carrier::Stream(lease), reused },
             Acquired::Http1(stream) => {
@@ -359,13 +365,10 @@ fn verdict(outcome: &Result<Response, Failure>) -> Option<Option<Failing>> {
     }
 }
 
-async fn open(
-    pool: &Pool,
-    index: usize,
-    endpoint: &Arc<Endpoint>,
-    timings: &mut Timings,
-) -> Result<Box<Link>, ErrorKind> {
-    let connected = connect(pool, index, connect_limit(pool)).await?;
+async fn open(going: &Going<'_>, timings: &mut Timings) -> Result<Box<Link>, ErrorKind> {
+    let Going { pool, index, endpoint, request, .. } = *going;
+    let opening = Opening { client: request.client, http1: true };
+    let connected = connect(pool, index, connect_limit(pool), opening).await?;
     endpoint.count_connect();
     timings.connect = Some(connected.connect);
     timings.tls = connected.tls;

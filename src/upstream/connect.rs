@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::Endpoint;
 use super::fault;
 use super::pool::Pool;
+use super::proxy_protocol;
 use super::stream::{Plain, Stream};
 use super::tls::ALPN_H2;
 use crate::clock;
@@ -27,29 +29,48 @@ pub(super) struct Connected {
     pub(super) http2: bool,
 }
 
+/// What is particular about a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Opening {
+    /// On whose behalf: its address, and the one it connected to (`send_proxy_protocol`).
+    pub(super) client: Option<(SocketAddr, SocketAddr)>,
+    /// HTTP/1.1 is wanted, whatever else the pool speaks.
+    pub(super) http1: bool,
+}
+
 /// Opens a connection to endpoint `index` of `pool` within `limit` (name, TCP and TLS together).
 ///
 /// # Errors
 /// Connect, DNS and TLS kinds; nothing of a request has been sent in any of them.
-pub(super) async fn connect(pool: &Pool, index: usize, limit: Duration) -> Result<Connected, ErrorKind> {
+pub(super) async fn connect(
+    pool: &Pool,
+    index: usize,
+    limit: Duration,
+    opening: Opening,
+) -> Result<Connected, ErrorKind> {
     let endpoint = pool.endpoints.get(index).ok_or(ErrorKind::NoEndpoint)?;
-    tokio::time::timeout(limit, open(pool, index, endpoint)).await.unwrap_or(Err(ErrorKind::ConnectTimeout))
+    tokio::time::timeout(limit, open(pool, index, endpoint, opening)).await.unwrap_or(Err(ErrorKind::ConnectTimeout))
 }
 
-async fn open(pool: &Pool, index: usize, endpoint: &Endpoint) -> Result<Connected, ErrorKind> {
+async fn open(pool: &Pool, index: usize, endpoint: &Endpoint, opening: Opening) -> Result<Connected, ErrorKind> {
     let started = now();
-    let plain = match endpoint.address() {
+    let mut plain = match endpoint.address() {
         Address::Ip(address) => tcp(*address).await?,
         Address::Name(..) => named(endpoint).await?,
         Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await.map_err(|error| fault::of_connect(&error))?),
     };
+    if let Some(version) = pool.params.proxy_protocol {
+        let header = proxy_protocol::header(version, opening.client);
+        plain.write_all(&header).await.map_err(|error| fault::of_connect(&error))?;
+    }
     let opened = now();
     let connect = opened - started;
     let (Some(tls), Some(name)) = (&pool.tls, pool.server_name(index)) else {
-        let http2 = pool.params.protocol == OriginProtocol::Http2;
+        let http2 = pool.params.protocol == OriginProtocol::Http2 && !opening.http1;
         return Ok(Connected { stream: Stream::Plain(plain), connect, tls: None, http2 });
     };
-    let handshake = TlsConnector::from(tls.config()).connect(name.clone(), plain).await;
+    let handshake =
+        TlsConnector::from(if opening.http1 { tls.http1() } else { tls.config() }).connect(name.clone(), plain).await;
     let stream = handshake.map_err(|error| fault::of_handshake(&error))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
     if !http2 && pool.params.protocol == OriginProtocol::Http2 {

@@ -55,7 +55,7 @@ impl IdleSets {
     /// Keeps a connection that has finished its exchange, unless it is not fit for another or there are enough.
     pub(super) fn park(&mut self, pool: &Pool, endpoint: &Arc<Endpoint>, link: Box<Link>, now: Instant) {
         let keep_alive = pool.params.keep_alive;
-        if keep_alive.idle == 0 || !link.http.is_settled() {
+        if keep_alive.idle == 0 || pool.params.proxy_protocol.is_some() || !link.http.is_settled() {
             return;
         }
         let set = self

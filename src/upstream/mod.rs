@@ -33,6 +33,7 @@ mod numbers;
 mod patience;
 mod pool;
 mod probe;
+mod proxy_protocol;
 mod room;
 mod stream;
 #[cfg(test)]

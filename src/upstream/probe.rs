@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::client::OutRequest;
-use super::connect::connect;
+use super::connect::{Opening, connect};
 use super::endpoint::{Endpoint, ProbeRecord};
 use super::http1::{Connection, RequestHead};
 use super::http2::{self, Place};
@@ -208,7 +208,7 @@ fn judge(target: &Target, params: &HealthParams, verdict: &mut ActiveHealth, rec
 async fn probe(pool: &Pool, index: usize, params: &HealthParams) -> ProbeRecord {
     let started = Clock::System.now();
     let ask = async {
-        let connected = connect(pool, index, params.timeout).await?;
+        let connected = connect(pool, index, params.timeout, Opening::default()).await?;
         match &params.kind {
             ProbeKind::Tcp => Ok(None),
             ProbeKind::Http { path, .. } if connected.http2 => {
@@ -243,8 +243,10 @@ fn question(pool: &Pool, index: usize, path: &str, limit: Duration) -> Result<ht
         body: Body::Empty,
         interim: Interim::default(),
         upgrade: false,
+        websocket_key: None,
+        client: None,
     };
-    http2::head(&request, Place { pool, index, endpoint, limit }, None)
+    http2::head(&request, Place { pool, index, endpoint, limit, tunnel: false }, None)
 }
 
 /// Puts the question into the outbox.

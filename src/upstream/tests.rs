@@ -230,6 +230,7 @@ fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Poo
         },
         keep_alive: KeepAlive::default(),
         protocol: OriginProtocol::Http1,
+        proxy_protocol: None,
     };
     edit(&mut params);
     Arc::new(Pool::build(params, None, None, &farm()))
@@ -243,7 +244,16 @@ fn request(method: Method, body: Body) -> OutRequest {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::HOST, HeaderValue::from_static("shop.example"));
     let target = Bytes::from_static(b"/a?b=c");
-    OutRequest { method, target, headers, body, interim: Interim::default(), upgrade: false }
+    OutRequest {
+        method,
+        target,
+        headers,
+        body,
+        interim: Interim::default(),
+        upgrade: false,
+        websocket_key: None,
+        client: None,
+    }
 }
 
 fn get() -> OutRequest {

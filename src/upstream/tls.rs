@@ -79,6 +79,8 @@ pub struct ClientTls {
     id: u64,
     spec: TlsSpec,
     config: Arc<ClientConfig>,
+    /// Offers HTTP/1.1 alone.
+    http1: Arc<ClientConfig>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -117,7 +119,16 @@ impl ClientTls {
         };
         config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(RESUMED_NAMES);
-        Ok(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), spec, config: Arc::new(config) })
+        let config = Arc::new(config);
+        let http1 = match spec.protocol {
+            OriginProtocol::Http1 => Arc::clone(&config),
+            OriginProtocol::Http2 | OriginProtocol::Auto => {
+                let mut http1 = (*config).clone();
+                http1.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+                Arc::new(http1)
+            }
+        };
+        Ok(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), spec, config, http1 })
     }
 
     /// What it was built from.
@@ -129,6 +140,11 @@ impl ClientTls {
     /// A number no other identity of this process has: connections made under one are not used under another.
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The same, with nothing but HTTP/1.1 on offer.
+    pub(super) fn http1(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.http1)
     }
 
     pub(super) fn config(&self) -> Arc<ClientConfig> {

@@ -11,6 +11,7 @@ use crate::support::h2_origin::{H2Origin, Habits, Reply};
 use crate::support::origin::{self, Origin};
 use crate::support::pki::Pki;
 use crate::support::tidegate::{PLAIN, Setup, Tidegate};
+use crate::support::wire::{Stream, Wire};
 
 /// A plain listener and one HTTP/2 origin by prior knowledge; `more` is further keys of the pool.
 fn text(address: SocketAddr, more: &str) -> String {
@@ -303,4 +304,136 @@ fn probes_speak_it_too() {
             (probes.last()?["ok"] == healthy && endpoint["healthy"] == healthy).then_some(())
         });
     }
+}
+
+#[test]
+fn a_call_that_fails_here_fails_as_a_call() {
+    let never = Gate::new();
+    let unreachable = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let slow = Frames::always(vec![Step::Wait(never.clone())]);
+    let broken = Frames::always(vec![Step::Head(200, vec![("connection", "close".into())], false)]);
+    for (address, status) in [(unreachable, "14"), (slow.address(), "4"), (broken.address(), "13")] {
+        let gate = Tidegate::start(&text(address, "timeouts = { first_byte = \"300ms\" }\nretry = { attempts = 1 }"));
+        let call = Request::new("POST", "/shop.Cart/Add").field("content-type", "application/grpc+proto");
+        let answer = h2::Client::connect(gate.listener("http")).ask(&call.clone().field("te", "trailers")).expect(200);
+        assert_eq!(answer.field("content-type"), Some("application/grpc"));
+        assert_eq!((answer.field("grpc-status"), answer.body.len()), (Some(status), 0), "{:?}", answer.fields);
+        assert!(answer.field("grpc-message").is_some() && answer.field("proxy-status").is_some());
+        // Everybody else is told in HTTP.
+        assert!(gate.get("/").status >= 500);
+    }
+    never.open();
+}
+
+#[test]
+fn calls_pass_with_their_trailers() {
+    let origin = H2Origin::start(|seen| match seen.uri.ends_with("/Fails") {
+        true => Reply::new(200).field("grpc-status", "5").field("content-type", "application/grpc"),
+        false => Reply::echo().field("content-type", "application/grpc").trailer("grpc-status", "0"),
+    });
+    let gate = Tidegate::start(&text(origin.address(), ""));
+    let mut client = h2::Client::connect(gate.listener("http"));
+    let call = |path| Request::new("POST", path).field("content-type", "application/grpc").field("te", "trailers");
+    let answer = client.ask(&call("/Works").body(b"\0\0\0\0\x01x".to_vec())).expect(200);
+    assert_eq!((answer.trailers.get("grpc-status"), answer.body.len()), (Some("0"), 6));
+    let answer = client.ask(&call("/Fails")).expect(200);
+    assert_eq!((answer.field("grpc-status"), answer.body.len()), (Some("5"), 0), "a head that is all of it");
+    assert!(origin.seen().iter().all(|seen| seen.fields.get("te") == Some("trailers")));
+}
+
+/// An extended CONNECT for a WebSocket (RFC 8441).
+fn websocket(path: &str) -> http::Request<()> {
+    let request = http::Request::builder().method("CONNECT").uri(format!("http://shop.example{path}"));
+    let request = request.extension(::h2::ext::Protocol::from_static("websocket"));
+    request.header("sec-websocket-version", "13").body(()).unwrap()
+}
+
+#[test]
+fn websockets_pass_from_every_side_to_every_side() {
+    let one = Origin::start(|seen| {
+        let key = http::HeaderValue::from_str(seen.field("sec-websocket-key").expect("a key")).unwrap();
+        let accept = tidegate::policy::websocket::accept(&key);
+        origin::Reply::upgrade("websocket").field("sec-websocket-accept", accept.to_str().unwrap())
+    });
+    let two = H2Origin::with(Habits { extended: true, ..Habits::default() }, |_| Reply::echo());
+    for (what, protocol, address) in [("h1", "http/1.1", one.address()), ("h2", "h2", two.address())] {
+        let config = text(address, "").replace("protocol = \"h2\"", &format!("protocol = \"{protocol}\""));
+        let gate = Tidegate::start(&config);
+        let mut both = h2::Both::begin(gate.listener("http"), websocket("/chat"));
+        for round in 0..5 {
+            let said = format!("frame {round}");
+            both.say(&said);
+            assert_eq!(both.hear(said.len()), said, "HTTP/2 to {what}");
+        }
+        gate.wait_status("the tunnel counts", |status| {
+            (status["pools"][0]["endpoints"][0]["in_flight"] == 1).then_some(())
+        });
+        drop(both);
+        gate.expect_idle();
+        let mut client = gate.client();
+        let upgrade = "GET /chat HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        client
+            .send(format!("{upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"));
+        let (status, fields) = client.head();
+        assert_eq!((status, fields.get("upgrade")), (101, Some("websocket")), "HTTP/1.1 to {what}");
+        assert_eq!(fields.get("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        client.abort();
+        gate.expect_idle();
+    }
+    let seen = &two.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.protocol.as_deref()), ("CONNECT", Some("websocket")));
+    assert_eq!(seen.uri, "http://shop.example/chat");
+    assert!(!seen.fields.has("sec-websocket-key") && !seen.fields.has("upgrade"), "{:?}", seen.fields);
+}
+
+#[test]
+fn a_websocket_that_is_refused_is_refused_cleanly() {
+    let plain = H2Origin::start(|_| Reply::ok("x"));
+    let lying = Origin::always(origin::Reply::upgrade("websocket").field("sec-websocket-accept", "nonsense"));
+    let never = Origin::always(origin::Reply::ok("no sockets here"));
+    for (address, protocol, status) in
+        [(plain.address(), "h2", 502), (lying.address(), "http/1.1", 502), (never.address(), "http/1.1", 200)]
+    {
+        let config = text(address, "").replace("protocol = \"h2\"", &format!("protocol = \"{protocol}\""));
+        let gate = Tidegate::start(&config);
+        let both = h2::Both::begin(gate.listener("http"), websocket("/chat"));
+        assert_eq!(both.status, status, "{protocol}");
+        drop(both);
+        gate.expect_idle();
+    }
+}
+
+#[test]
+fn an_origin_is_told_who_the_client_is_ahead_of_everything_else() {
+    for (version, begins) in
+        [("v1", &b"PROXY TCP4 127.0.0.1 127.0.0.1 "[..]), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01")]
+    {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let reading = std::thread::spawn(move || {
+            let mut heads = Vec::new();
+            for _ in 0..2 {
+                let mut wire = Wire::new(Stream::Plain(listener.accept().unwrap().0));
+                let header = if version == "v1" { wire.until(b"\r\n").unwrap() } else { wire.take(28) };
+                assert!(wire.head().is_some());
+                wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+                assert!(wire.some().is_empty(), "the connection serves nobody else");
+                heads.push(header);
+            }
+            heads
+        });
+        let keys = format!("send_proxy_protocol = \"{version}\"");
+        let gate = Tidegate::start(&text(address, &keys).replace("protocol = \"h2\"\n", ""));
+        let mut client = gate.client();
+        client.get("/").expect(200);
+        client.get("/").expect(200);
+        for header in reading.join().unwrap() {
+            assert!(header.starts_with(begins), "{}", header.escape_ascii());
+        }
+        gate.expect_idle();
+    }
+    let refused = Setup::new().try_start(&text("127.0.0.1:1".parse().unwrap(), "send_proxy_protocol = \"v2\""));
+    assert!(refused.err().is_some_and(|(_, words)| words.contains("needs protocol = \"http/1.1\"")));
 }

@@ -3,7 +3,10 @@
 //! | file | subject |
 //! |---|---|
 //! | `cork` | one write a turn |
+//! | `tunnel` | a stream as bytes both ways |
 
 mod cork;
+mod tunnel;
 
 pub use cork::{Cork, Corked, cork};
+pub use tunnel::StreamTunnel;

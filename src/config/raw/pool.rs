@@ -46,10 +46,13 @@ table! {
         /// What is spoken to the origin: h2 over TLS by ALPN, else by prior knowledge; auto is what ALPN chooses, and
         /// http/1.1 without TLS.
         protocol: RawOriginProtocol = RawOriginProtocol::Http1,
+        /// Tells the origin the client's address ahead of each connection, which then serves that exchange only: v1
+        /// or v2. With http/1.1 only. Absent: no.
+        send_proxy_protocol: RawSendProxyProtocol,
         /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
         tls: RawPoolTls,
     }
-    later { "discover", "send_proxy_protocol" }
+    later { "discover" }
 }
 
 words! {
@@ -110,6 +113,14 @@ words! {
         "http/1.1" => Http1,
         "h2" => Http2,
         "auto" => Auto,
+    }
+}
+
+words! {
+    /// `send_proxy_protocol`
+    RawSendProxyProtocol {
+        "v1" => V1,
+        "v2" => V2,
     }
 }
 

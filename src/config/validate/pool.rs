@@ -8,7 +8,7 @@ use super::{Validation, items};
 use crate::config::model::{PoolConfig, UpstreamTlsConfig};
 use crate::config::raw::{
     RawAdaptive, RawBalance, RawEndpoint, RawFailing, RawHealth, RawOriginProtocol, RawOutlier, RawPool, RawPoolTls,
-    RawRetry, RawRetryOn, RawSameSite, RawState, RawSticky,
+    RawRetry, RawRetryOn, RawSameSite, RawSendProxyProtocol, RawState, RawSticky,
 };
 use crate::config::shape::Given;
 use crate::config::source::Location;
@@ -20,7 +20,8 @@ use crate::policy::balance::{AdminState, Balance};
 use crate::policy::health::outlier::{Failing, OutlierParams};
 use crate::policy::health::{HealthParams, ProbeKind};
 use crate::policy::pool::{
-    Address, EndpointParams, HostHeader, KeepAlive, OriginProtocol, PoolParams, PoolTimeouts, QueueParams,
+    Address, EndpointParams, HostHeader, KeepAlive, OriginProtocol, PoolParams, PoolTimeouts, ProxyProtocol,
+    QueueParams,
 };
 use crate::policy::retry::RetryParams;
 
@@ -65,6 +66,7 @@ impl Validation<'_> {
                 RawOriginProtocol::Http2 => OriginProtocol::Http2,
                 RawOriginProtocol::Auto => OriginProtocol::Auto,
             },
+            proxy_protocol: self.proxy_protocol(raw),
         };
         PoolConfig { params, tls: raw.tls.given().map(|tls| self.pool_tls(tls)), endpoints_at }
     }
@@ -162,6 +164,19 @@ impl Validation<'_> {
                 HostHeader::Name(name.to_owned())
             }
         }
+    }
+
+    /// A connection that carries the exchanges of many clients cannot say whose it is.
+    fn proxy_protocol(&mut self, raw: &RawPool) -> Option<ProxyProtocol> {
+        let given = raw.send_proxy_protocol.given()?;
+        if raw.protocol.value != RawOriginProtocol::Http1 {
+            let what = "needs protocol = \"http/1.1\": an HTTP/2 connection carries many clients";
+            self.faults.push(given.place.fault(what, "remove one of them; Forwarded names the client too"));
+        }
+        Some(match given.value {
+            RawSendProxyProtocol::V1 => ProxyProtocol::V1,
+            RawSendProxyProtocol::V2 => ProxyProtocol::V2,
+        })
     }
 
     fn health(&mut self, raw: &Given<RawHealth>) -> HealthParams {

@@ -2,17 +2,19 @@
 //!
 //! Every window, list and buffer has a limit of its own below; on top of the crate's defences against floods, a client
 //! that opens and resets streams too eagerly, or sends little but frames about the connection (PING, SETTINGS, PRIORITY,
-//! WINDOW_UPDATE), is sent away (`ENHANCE_YOUR_CALM`), and one connection carries a bounded number of streams. Not offered: push, extended CONNECT, `h2c` by upgrade (prior knowledge is how plain HTTP/2 begins
+//! WINDOW_UPDATE), is sent away (`ENHANCE_YOUR_CALM`), and one connection carries a bounded number of streams. Extended CONNECT is taken for WebSockets (RFC 8441). Not offered: push, `h2c` by upgrade (prior knowledge is how plain HTTP/2 begins
 //! here).
 //!
 //! | file | subject |
 //! |---|---|
 //! | `mod` | the connection: limits, floods, silence, GOAWAY |
 //! | `stream` | one exchange: handler, interim heads, response |
+//! | `tunnel` | a stream that has left HTTP |
 //! | `request` | what the crate leaves to check, and the request body |
 
 mod request;
 mod stream;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;
@@ -71,7 +73,8 @@ pub(crate) async fn serve<S: Transport, H: Handler>(io: S, read_ahead: BytesMut,
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_MEMORY)
-        .max_pending_accept_reset_streams(UNSEEN_RESETS);
+        .max_pending_accept_reset_streams(UNSEEN_RESETS)
+        .enable_connect_protocol();
     let (corked, cork) = cork(io, read_ahead);
     let mut timer = Timer::default();
     timer.set(Side::Read, connection.settings.timeouts.headers);

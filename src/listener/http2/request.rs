@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
+use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -32,17 +33,25 @@ pub(super) struct BodyNews {
     pub(super) payload: Rc<Cell<u64>>,
 }
 
-/// The request, or the reason to refuse it.
+/// The request, or the reason to refuse it. Extended CONNECT becomes what it would be in HTTP/1.1, a GET that asks to
+/// leave HTTP, and the stream goes to `tunnel` (RFC 8441 §5).
 pub(super) fn read(
     request: http::Request<RecvStream>,
     scheme: Scheme,
     settings: &Settings,
     news: &Rc<BodyNews>,
+    tunnel: &mut Option<RecvStream>,
 ) -> Result<Request, ErrorKind> {
-    let (head, stream) = request.into_parts();
+    let (mut head, stream) = request.into_parts();
     let mut headers = head.headers;
-    if head.method == Method::CONNECT {
-        return Err(ErrorKind::MethodRefused);
+    let upgrade: Option<Box<str>> = head.extensions.get::<Protocol>().map(|protocol| protocol.as_str().into());
+    match (head.method == Method::CONNECT, &upgrade) {
+        (true, None) => return Err(ErrorKind::MethodRefused),
+        (true, Some(protocol)) if !protocol.eq_ignore_ascii_case("websocket") => {
+            return Err(ErrorKind::BadRequest("connect_protocol"));
+        }
+        (true, Some(_)) => head.method = Method::GET,
+        (false, _) => {}
     }
     if headers.len() > settings.limits.headers {
         return Err(ErrorKind::TooManyHeaders);
@@ -57,7 +66,10 @@ pub(super) fn read(
         Some(_) => return Err(ErrorKind::ExpectationFailed),
     };
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = if stream.is_end_stream() {
+    let body = if upgrade.is_some() {
+        *tunnel = Some(stream);
+        Body::Empty
+    } else if stream.is_end_stream() {
         Body::Empty
     } else {
         Body::stream(Incoming {
@@ -79,7 +91,7 @@ pub(super) fn read(
         headers,
         body,
         interim: Interim::default(),
-        upgrade: None,
+        upgrade,
     })
 }
 

@@ -16,6 +16,8 @@ use http_body::Body as _;
 
 use super::Shared;
 use super::request::{self, BodyNews};
+use super::tunnel;
+use crate::body::http2::StreamTunnel;
 use crate::body::{Body, Interim, Response};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::listener::timer::{Side, Timer};
@@ -38,7 +40,9 @@ pub(super) async fn run<H: Handler>(
     let head_only = request.method() == Method::HEAD;
     let news = Rc::new(BodyNews { payload: Rc::clone(&shared.payload), ..BodyNews::default() });
     let has_body = !request.body().is_end_stream();
-    let (response, record) = match request::read(request, connection.scheme(), &connection.settings, &news) {
+    let mut tunnel = None;
+    let read = request::read(request, connection.scheme(), &connection.settings, &news, &mut tunnel);
+    let (response, record) = match read {
         Ok(request) => {
             let interim = request.interim.clone();
             let handling = connection.handler.handle(Rc::clone(&connection.peer), request);
@@ -62,7 +66,10 @@ pub(super) async fn run<H: Handler>(
             connection.handler.refuse(&connection.peer, ProxyError::new(kind, Stage::Listener))
         }
     };
-    let sent = send(response, head_only, &mut respond, &shared).await;
+    let sent = match (response.upgrade.is_some(), tunnel) {
+        (true, Some(receive)) => switch(response, &mut respond, receive, &shared).await,
+        _ => send(response, head_only, &mut respond, &shared).await,
+    };
     connection.handler.sent(record, sent);
     if news.abandoned.get() {
         // Letting go of the stream resets it, which asks the client to stop its upload (RFC 9113 §8.1). Clients that see
@@ -96,6 +103,26 @@ fn forward_interim(
             remove_framing(&mut headers);
             send(status, headers);
         }
+    }
+}
+
+/// Says that the stream has left HTTP, and copies both ways.
+async fn switch<H: Handler>(
+    response: Response,
+    respond: &mut SendResponse<Bytes>,
+    receive: RecvStream,
+    shared: &Shared<H>,
+) -> Sent {
+    let mut head = http::Response::new(());
+    *head.headers_mut() = response.headers;
+    remove_framing(head.headers_mut());
+    // What HTTP/1.1 proves with it, `:protocol` says.
+    head.headers_mut().remove("sec-websocket-accept");
+    match (respond.send_response(head, false), response.upgrade) {
+        (Ok(send), Some(upgrade)) => {
+            tunnel::run(StreamTunnel::new(send, receive, Rc::clone(&shared.payload)), *upgrade).await
+        }
+        _ => Sent { body_bytes: 0, complete: false, error: Some(client_gone()) },
     }
 }
 

@@ -119,6 +119,8 @@ fn pools(page: &mut Page, pools: &[PoolStatus]) {
             page.sample("", &[("pool", &pool.name)], value(pool));
         }
     };
+    let help = "1 where the certificates of a pool's origins are not verified (insecure = true).";
+    family("tidegate_pool_insecure", Kind::Gauge, help, |pool| pool.insecure.into());
     family("tidegate_pool_waiting", Kind::Gauge, "Exchanges in the pool's queue.", |pool| pool.waiting.into());
     family("tidegate_pool_queued_total", Kind::Counter, "Exchanges that have been in the queue.", |pool| pool.queued);
     let help = "Exchanges that found the queue full.";

@@ -5,18 +5,22 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Error, Reason, RecvStream};
-use http::header::CONTENT_LENGTH;
+use h2::{Error, Reason, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, Method, Response as HttpResponse, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::exchange::{Exchange, first_piece};
 use super::fault::{Within, of_stream};
 use super::fits;
-use crate::body::{Body, Response, Source};
+use crate::body::http2::StreamTunnel;
+use crate::body::{Body, Response, Source, Upgrade};
 use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::fields::forward_trailers;
 use crate::policy::health::outlier::Failing;
+use crate::policy::websocket;
+use crate::upstream::answer::TUNNEL_IDLE;
+use crate::upstream::client::OutRequest;
 use crate::upstream::patience::{Awaited, Exceeded};
 
 /// The response to a head. A body that has come with it as a whole is not streamed.
@@ -44,6 +48,35 @@ pub(super) async fn response(mut exchange: Exchange, head: HttpResponse<RecvStre
         Poll::Pending => None,
     };
     response.body = body.into_body();
+    response
+}
+
+/// The answer to an extended CONNECT that was granted, as HTTP/1.1 would say it (RFC 8441 §5.1).
+pub(super) fn switch(
+    exchange: Exchange,
+    send: Option<SendStream<Bytes>>,
+    head: HttpResponse<RecvStream>,
+    request: &OutRequest,
+) -> Response {
+    let (head, receive) = head.into_parts();
+    let mut response = Response::new(StatusCode::SWITCHING_PROTOCOLS, Body::Empty);
+    response.headers = head.headers;
+    if let Some(protocol) = request.headers.get(UPGRADE) {
+        response.headers.insert(UPGRADE, protocol.clone());
+    }
+    if let Some(key) = request.headers.get(websocket::KEY) {
+        response.headers.insert(websocket::ACCEPT, websocket::accept(key));
+    }
+    let Exchange { slot, lease, .. } = exchange;
+    let payload = lease.session.payload();
+    response.upgrade = send.map(|send| {
+        Box::new(Upgrade {
+            io: Box::new(StreamTunnel::new(send, receive, payload)),
+            read_ahead: Bytes::new(),
+            idle: TUNNEL_IDLE,
+            guard: Box::new((slot.guard, lease)),
+        })
+    });
     response
 }
 

@@ -52,13 +52,14 @@ impl Attempt {
         let Self { pool, lease, slot, started, reused } = self;
         let endpoint = Arc::clone(slot.guard.endpoint());
         let bounds = pool.params.timeouts;
-        let place = Place { pool: &pool, index: slot.index, endpoint: &endpoint, limit: bounds.connect };
+        let tunnel = request::protocol(request).is_some();
+        let place = Place { pool: &pool, index: slot.index, endpoint: &endpoint, limit: bounds.connect, tunnel };
         let head = request::head(request, place, request.body.exact_len())
             .map_err(|kind| Failure { error: ProxyError::new(kind, Stage::Forward), replayable: false })?;
         let bodiless = matches!(request.body, Body::Empty);
         let received = lease.session.received();
         let sent = match lease.session.sender() {
-            Some(mut sender) => sender.send_request(head, bodiless),
+            Some(mut sender) => sender.send_request(head, bodiless && !tunnel),
             None => return Err(refused(ErrorKind::ConnectionClosed)),
         };
         let (response, stream) = match sent {
@@ -68,9 +69,15 @@ impl Attempt {
         };
         let mut patience = Patience::new(bounds.first_byte);
         patience.begin(started, bounds.total);
-        let upload = (!bodiless).then(|| Box::new(Upload::new(stream, std::mem::take(&mut request.body))));
+        let (upload, stream) = match bodiless {
+            true => (None, Some(stream)),
+            false => (Some(Box::new(Upload::new(stream, std::mem::take(&mut request.body)))), None),
+        };
         let mut exchange = Exchange { upload, patience, pool, lease, slot, counted: 0 };
         let broken = match head_of(&mut exchange, response, &request.interim).await {
+            Ok(head) if tunnel && head.status().is_success() => {
+                return Ok(answer::switch(exchange, stream, head, request));
+            }
             Ok(head) => return Ok(answer::response(exchange, head, &request.method).await),
             Err(broken) => broken,
         };

@@ -1,11 +1,13 @@
 //! The request head as HEADERS (RFC 9113 §8.3.1): the authority by the pool's `host`, no field of a connection.
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TE};
+use h2::ext::Protocol;
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TE, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, Method, Request, Uri, Version};
 
 use super::sessions::Place;
 use crate::error::ErrorKind;
+use crate::policy::websocket;
 use crate::upstream::client::OutRequest;
 use crate::upstream::http1;
 use crate::upstream::pool::authority;
@@ -26,10 +28,22 @@ pub(in crate::upstream) fn head(
     *head.method_mut() = request.method.clone();
     *head.uri_mut() = uri(request, place)?;
     *head.headers_mut() = fields(&request.headers);
+    if let Some(protocol) = protocol(request) {
+        *head.method_mut() = Method::CONNECT;
+        // `:protocol` says what this proves in HTTP/1.1 (RFC 8441 §5.1).
+        head.headers_mut().remove(websocket::KEY);
+        head.extensions_mut().insert(Protocol::from(protocol));
+        return Ok(head);
+    }
     if let Some(length) = length.filter(|length| *length > 0 || means_a_body(&request.method)) {
         head.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
     Ok(head)
+}
+
+/// What the request wants to leave HTTP for, where it does.
+pub(super) fn protocol(request: &OutRequest) -> Option<&str> {
+    request.headers.get(UPGRADE).filter(|_| request.upgrade)?.to_str().ok()
 }
 
 /// RFC 9110 §8.6: a method that has a meaning for a body says that there is none.

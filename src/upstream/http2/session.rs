@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong};
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::sessions::Set;
@@ -53,6 +54,10 @@ pub(super) struct Session {
     limit: Cell<usize>,
     /// The origin's SETTINGS have come.
     settled: Cell<bool>,
+    /// They allow extended CONNECT (RFC 8441).
+    extended: Cell<bool>,
+    /// Told when any of these change for the better, and at the end.
+    news: Notify,
     /// Since when no stream is open.
     idle_since: Cell<Instant>,
     /// Why we closed it, where we did.
@@ -60,7 +65,7 @@ pub(super) struct Session {
     /// Bytes read so far.
     received: Cell<u64>,
     /// Bytes of messages that went either way; see [`NOISE`].
-    payload: Cell<u64>,
+    payload: Rc<Cell<u64>>,
 }
 
 impl Session {
@@ -79,10 +84,12 @@ impl Session {
             open: Cell::new(0),
             limit: Cell::new(1),
             settled: Cell::new(false),
+            extended: Cell::new(false),
+            news: Notify::new(),
             idle_since: Cell::new(now()),
             fault: Cell::new(None),
             received: Cell::new(0),
-            payload: Cell::new(0),
+            payload: Rc::default(),
         });
         let ping = h2.ping_pong();
         let driver = Driver {
@@ -112,6 +119,21 @@ impl Session {
     /// True when the origin's SETTINGS have come.
     pub(super) fn is_settled(&self) -> bool {
         self.settled.get()
+    }
+
+    /// Until the origin has said more, or nothing more will be said.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// True when the origin takes extended CONNECT; known once it is settled.
+    pub(super) fn is_extended(&self) -> bool {
+        self.extended.get()
+    }
+
+    /// The account of bytes of messages, for what moves them past [`Session::count_payload`].
+    pub(super) fn payload(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.payload)
     }
 
     /// Since when it idles; `None` while a stream is open.
@@ -178,6 +200,7 @@ impl Driver {
         let orderly = std::future::poll_fn(|cx| self.poll(cx)).await;
         let Self { h2, cork, session, set, .. } = self;
         session.retire();
+        session.news.notify_waiters();
         // Fails what is still open.
         drop(h2);
         if let Some(set) = set.upgrade() {
@@ -223,12 +246,16 @@ impl Driver {
         let going = matches!(handle.poll_ready(cx), Poll::Ready(Err(_)));
         let limit = if said == UNSAID { 1 } else { said.min(STREAMS) };
         let news = going || limit > session.limit.get() || (said != UNSAID && !session.settled.get());
+        session.extended.set(handle.is_extended_connect_protocol_enabled());
         session.settled.set(said != UNSAID);
         session.limit.set(limit);
         if going {
             sender.take();
         }
         drop(sender);
+        if news {
+            session.news.notify_waiters();
+        }
         if news && let Some(set) = self.set.upgrade() {
             set.tell_all();
         }

@@ -20,7 +20,7 @@ use super::session::Session;
 use crate::error::ErrorKind;
 use crate::policy::pool::OriginProtocol;
 use crate::upstream::client::Timings;
-use crate::upstream::connect::{Connected, connect};
+use crate::upstream::connect::{Connected, Opening, connect};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::idle::Key;
 use crate::upstream::numbers::OwnNumbers;
@@ -51,6 +51,8 @@ pub(in crate::upstream) struct Place<'a> {
     pub(in crate::upstream) endpoint: &'a Arc<Endpoint>,
     /// Connect and wait, together.
     pub(in crate::upstream) limit: Duration,
+    /// For an extended CONNECT (RFC 8441).
+    pub(in crate::upstream) tunnel: bool,
 }
 
 impl Sessions {
@@ -64,7 +66,14 @@ impl Sessions {
         timings: &mut Timings,
     ) -> Result<Acquired, ErrorKind> {
         let set = self.set(place.pool, place.endpoint);
-        match tokio::time::timeout(place.limit, set.acquire(place, timings)).await {
+        let acquiring = async {
+            let acquired = set.acquire(place, timings).await?;
+            if let (true, Acquired::Stream(lease, _)) = (place.tunnel, &acquired) {
+                lease.allows_tunnels().await?;
+            }
+            Ok(acquired)
+        };
+        match tokio::time::timeout(place.limit, acquiring).await {
             Ok(outcome) => outcome,
             Err(_) if set.is_full() => Err(ErrorKind::PoolFull),
             Err(_) => Err(ErrorKind::ConnectTimeout),
@@ -199,15 +208,15 @@ impl Set {
 
     /// Opens a connection. Others wait for it meanwhile, and hear of its failure.
     async fn open(self: &Rc<Self>, place: Place<'_>, timings: &mut Timings) -> Result<Acquired, ErrorKind> {
-        let opening = Opening::new(self);
-        let Connected { stream, connect: took, tls, http2 } = match connect(place.pool, place.index, place.limit).await
-        {
-            Ok(connected) => connected,
-            Err(kind) => {
-                self.failed.set((self.failed.get().0 + 1, Some(kind)));
-                return Err(kind);
-            }
-        };
+        let opening = Opened::new(self);
+        let Connected { stream, connect: took, tls, http2 } =
+            match connect(place.pool, place.index, place.limit, Opening::default()).await {
+                Ok(connected) => connected,
+                Err(kind) => {
+                    self.failed.set((self.failed.get().0 + 1, Some(kind)));
+                    return Err(kind);
+                }
+            };
         place.endpoint.count_connect();
         (timings.connect, timings.tls) = (Some(took), tls);
         self.http1.set(!http2);
@@ -260,16 +269,16 @@ impl Set {
 }
 
 /// Counts a connection that is being opened.
-struct Opening<'a>(&'a Set);
+struct Opened<'a>(&'a Set);
 
-impl<'a> Opening<'a> {
+impl<'a> Opened<'a> {
     fn new(set: &'a Set) -> Self {
         set.opening.set(set.opening.get() + 1);
         Self(set)
     }
 }
 
-impl Drop for Opening<'_> {
+impl Drop for Opened<'_> {
     fn drop(&mut self) {
         self.0.opening.set(self.0.opening.get() - 1);
         self.0.tell_all();
@@ -303,6 +312,17 @@ impl Lease {
     fn new(session: Rc<Session>, set: Rc<Set>) -> Self {
         session.begin_stream();
         Self { session, set }
+    }
+
+    /// Waits for the origin's SETTINGS, which say whether it takes extended CONNECT.
+    async fn allows_tunnels(&self) -> Result<(), ErrorKind> {
+        while !self.session.is_settled() {
+            if !self.session.takes_streams() {
+                return Err(ErrorKind::ConnectionClosed);
+            }
+            self.session.news().await;
+        }
+        self.session.is_extended().then_some(()).ok_or(ErrorKind::MalformedResponse("no_extended_connect"))
     }
 }
 

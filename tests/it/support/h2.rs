@@ -105,6 +105,7 @@ pub struct Both {
     up: SendStream<Bytes>,
     down: RecvStream,
     heard: Vec<u8>,
+    pub status: u16,
 }
 
 impl Both {
@@ -118,11 +119,12 @@ impl Both {
         let Client { runtime, sender, .. } = Client::connect(address);
         let opening = async {
             let (response, up) = sender.ready().await.unwrap().send_request(request, false).unwrap();
-            (up, response.await.unwrap().into_body())
+            let (head, down) = response.await.unwrap().into_parts();
+            (up, down, head.status.as_u16())
         };
-        let (up, down) =
+        let (up, down, status) =
             runtime.block_on(async { timeout(PATIENCE, opening).await }).expect("a head while nothing was said");
-        Self { runtime, up, down, heard: Vec::new() }
+        Self { runtime, up, down, heard: Vec::new(), status }
     }
 
     pub fn say(&mut self, text: &str) {

@@ -28,6 +28,8 @@ pub struct Seen {
     /// Empty while the script looks at it.
     pub body: Vec<u8>,
     pub trailers: Fields,
+    /// Extended CONNECT: what to.
+    pub protocol: Option<String>,
     /// The request's end came, and not a reset.
     pub complete: bool,
 }
@@ -84,6 +86,8 @@ impl Reply {
 pub struct Habits {
     /// `SETTINGS_MAX_CONCURRENT_STREAMS`
     pub streams: Option<u32>,
+    /// Offers extended CONNECT, and sends back what comes on such a stream.
+    pub extended: bool,
     /// Speaks TLS; the configuration names what ALPN may choose.
     pub tls: Option<Arc<ServerConfig>>,
     /// Requests a connection may bring before a graceful GOAWAY.
@@ -199,6 +203,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     if let Some(streams) = habits.streams {
         builder.max_concurrent_streams(streams);
     }
+    if habits.extended {
+        builder.enable_connect_protocol();
+    }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(io).await else { return };
     let mut taken = 0;
     while let Some(Ok((request, respond))) = connection.accept().await {
@@ -233,6 +240,7 @@ async fn exchange(
         method: head.method.to_string(),
         uri: head.uri.to_string(),
         fields: fields(&head.headers),
+        protocol: head.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned()),
         ..Seen::default()
     };
     let reply = script(&seen);
@@ -294,6 +302,10 @@ async fn echo(
     state: &Watched<State>,
 ) -> Option<()> {
     let mut stream = respond.send_response(response(reply), false).ok()?;
+    if seen.protocol.is_some() {
+        // A tunnel is on record from its beginning; its end may be a reset.
+        state.update(|state| state.seen.push(seen.clone()));
+    }
     while let Some(piece) = body.data().await {
         let piece = piece.ok()?;
         let _ = body.flow_control().release_capacity(piece.len());
@@ -302,7 +314,9 @@ async fn echo(
     }
     let trailers = body.trailers().await.ok()?;
     seen.complete = true;
-    state.update(|state| state.seen.push(seen));
+    if seen.protocol.is_none() {
+        state.update(|state| state.seen.push(seen));
+    }
     match trailers {
         Some(trailers) => stream.send_trailers(trailers).ok(),
         None if reply.trailers.is_empty() => stream.send_data(Bytes::new(), true).ok(),
