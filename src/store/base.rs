@@ -23,8 +23,8 @@ use crate::policy::cache::vary::Selecting;
 use crate::policy::encoding::Coding;
 use crate::policy::optimise::{Made, Recipe};
 
-/// Most responses under one primary key that differ by `Vary`; the oldest goes. A `Vary` explosion thus costs its own
-/// key, not the store.
+/// Most responses under one primary key that differ by `Vary`; for one more, the least used goes ([`make_room`]). A `Vary`
+/// explosion thus costs its own key, not the store, and what is asked for stays.
 pub const MAX_VARIANTS: usize = 16;
 
 /// What a stored response costs besides its text: moka's entry, the life, the head's tables, the queue entry. Measured
@@ -40,6 +40,22 @@ pub(super) const CHUNK_OVERHEAD: u64 = 96;
 
 /// The responses under one primary key, newest first. Replaced as a whole, never changed.
 pub(super) type Slot = Arc<[Arc<Base>]>;
+
+/// Takes out of `variants`, newest first, what is more than `room`: those found least since this was last asked for their
+/// key, of equals the oldest. So a variant that nobody asked for again gives way to the next, and one in use stays. Cost: a
+/// look at each, and nothing on a hit.
+pub(super) fn make_room(variants: &mut Vec<Arc<Base>>, room: usize) -> Vec<Arc<Base>> {
+    let mut surplus = Vec::new();
+    while variants.len() > room {
+        let uses = variants.iter().map(|base| base.life.uses()).enumerate().rev();
+        let Some((least_used, _)) = uses.min_by_key(|(_, uses)| *uses) else { break };
+        surplus.push(variants.remove(least_used));
+    }
+    if !surplus.is_empty() {
+        variants.iter().for_each(|base| base.life.forget_uses());
+    }
+    surplus
+}
 
 /// Everything of a response but its body.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,6 +195,8 @@ pub struct Life {
     /// Number of the last soft purge that named it; 0 = none.
     softened: AtomicU64,
     hits: AtomicU64,
+    /// Hits when its key last had more variants than it may.
+    counted: AtomicU64,
     /// Its body stands in a file, or was asked to.
     moving: AtomicBool,
     charge: Charge,
@@ -221,6 +239,7 @@ impl Life {
             born,
             softened: AtomicU64::new(0),
             hits: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
             moving: AtomicBool::new(false),
             charge: Charge::new(share.clone()),
             setback: Mutex::default(),
@@ -310,6 +329,15 @@ impl Life {
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Hits since [`Life::forget_uses`].
+    fn uses(&self) -> u64 {
+        self.hits().saturating_sub(self.counted.load(Ordering::Relaxed))
+    }
+
+    fn forget_uses(&self) {
+        self.counted.store(self.hits(), Ordering::Relaxed);
     }
 
     /// True once it was evicted, replaced or invalidated, or its fill failed.

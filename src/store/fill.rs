@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::base::{Base, CHUNK_OVERHEAD, Head, Life, MAX_VARIANTS, Slot};
+use super::base::{Base, CHUNK_OVERHEAD, Head, Life, MAX_VARIANTS, Slot, make_room};
 use super::child::{self, Child, ChildKind};
 use super::flight::{Joinable, Landing};
 use super::index::Mark;
@@ -489,12 +489,12 @@ impl Store {
                 return None;
             }
             let older = slot.into_iter().flat_map(|slot| slot.iter().cloned()).filter(|older| !older.life().is_dead());
-            let (replaced, others): (Vec<_>, Vec<_>) =
+            let (replaced, mut others): (Vec<_>, Vec<_>) =
                 older.partition(|older| older.head().selecting == base.head().selecting);
-            let (others, surplus) = others.split_at(others.len().min(MAX_VARIANTS - 1));
-            dropped = replaced.into_iter().chain(surplus.iter().cloned()).collect();
+            let surplus = make_room(&mut others, MAX_VARIANTS - 1);
+            dropped = replaced.into_iter().chain(surplus).collect();
             kept = true;
-            let slot: Slot = std::iter::once(base).chain(others).cloned().collect();
+            let slot: Slot = std::iter::once(base).chain(&others).cloned().collect();
             Some(slot)
         });
         for old in dropped {

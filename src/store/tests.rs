@@ -153,11 +153,20 @@ fn variants_stand_side_by_side_up_to_a_cap() {
         Found::OtherVariants(variant) => assert_ne!(variant, en.head().variant_of(&speaking("en"), store.seeds())),
         other => panic!("{other:?}"),
     }
-    for number in 0..MAX_VARIANTS {
-        store_in(&format!("x-{number}"));
+    // Of those that nobody asked for again the oldest goes.
+    let strangers: Vec<_> = (0..MAX_VARIANTS).map(|number| store_in(&format!("x-{number}"))).collect();
+    let dead = |bases: &[Arc<Base>]| bases.iter().map(|base| base.life().is_dead()).collect::<Vec<_>>();
+    assert_eq!(dead(&[de, en.clone()]), [true, false], "de and x-0 made room: en came behind de");
+    assert_eq!(dead(&strangers[..2]), [true, false]);
+    // What is asked for stays, however many others come once.
+    for number in 0..3 * MAX_VARIANTS {
+        assert!(matches!(store.find(key(1).hash, &speaking("en"), 0), Found::Base(_)), "{number}");
+        store_in(&format!("y-{number}"));
     }
-    assert!(de.life().is_dead() && en.life().is_dead(), "the oldest went");
-    assert!(matches!(store.find(key(1).hash, &speaking("x-0"), 0), Found::Base(_)));
+    assert!(!en.life().is_dead(), "in use");
+    assert_eq!(dead(&strangers), [true; MAX_VARIANTS]);
+    let held = store.peek(&key(1), &speaking("en"), 0).bases;
+    assert_eq!(held.len(), MAX_VARIANTS);
 }
 
 #[test]
