@@ -94,7 +94,7 @@ pub enum UriFault {
     Backslash,
     /// `#` is never sent (RFC 9110 §4.2.5).
     Fragment,
-    /// `.` or `..` beside `;`, `%2F` or `%5C`: plain text to us, a dot segment to origins that drop parameters or decode
+    /// `.` or `..` beside `;`, `%3B`, `%2F` or `%5C`: plain text to us, a dot segment to origins that drop parameters or decode
     /// early, so a way around a path rule.
     DisguisedDots,
 }
@@ -249,11 +249,11 @@ fn remove_dots(path: &[u8]) -> Result<Vec<u8>, UriFault> {
     Ok(out)
 }
 
-/// True when a reader that decodes `%2F` and `%5C` early, or drops `;` parameters, would find a dot segment.
+/// True when a reader that decodes `%2F`, `%5C` and `%3B` early, or drops `;` parameters, would find a dot segment.
 fn hides_dots(segment: &[u8]) -> bool {
     let decoded = if segment.contains(&b'%') {
         let text = String::from_utf8_lossy(segment);
-        Cow::Owned(text.replace("%2F", "/").replace("%5C", "/").into_bytes())
+        Cow::Owned(text.replace("%2F", "/").replace("%5C", "/").replace("%3B", ";").into_bytes())
     } else {
         Cow::Borrowed(segment)
     };
@@ -362,6 +362,7 @@ mod tests {
             ("/a?b#c", UriFault::Fragment),
             ("/static/..;x/admin", UriFault::DisguisedDots),
             ("/static/.;/admin", UriFault::DisguisedDots),
+            ("/static/..%3bx/admin", UriFault::DisguisedDots),
             ("/static/..%2fadmin", UriFault::DisguisedDots),
             ("/static/%2e%2e%5cadmin", UriFault::DisguisedDots),
             ("/static/x%2F..", UriFault::DisguisedDots),

@@ -46,6 +46,9 @@ table! {
         /// What is asked for often is fetched anew shortly before it is stale, behind an answer: the slower the origin, the
         /// sooner, in the last tenth of the lifetime at most. One such fetch an object at a time.
         early_refresh: bool = true,
+        /// Does not store a page or data (HTML, JSON, XML) under a path that ends like a static file (.css, .png …): an answer
+        /// to /account/x.css may be somebody's account.
+        deception_guard: bool = true,
         /// Names the cache key in Cache-Status (its first 512 bytes): to every client, with the values of keyed headers and
         /// cookies in it.
         cache_status_key: bool = false,

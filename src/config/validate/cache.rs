@@ -42,6 +42,7 @@ impl Validation<'_> {
             bypass: raw.bypass.0.iter().filter_map(|rule| self.bypass(rule)).collect(),
             fill_after_abort: raw.fill_after_abort.value,
             early_refresh: raw.early_refresh.value,
+            deception_guard: raw.deception_guard.value,
             cache_status_key: raw.cache_status_key.value,
             tags: raw.tags.values().cloned().collect(),
             purge: raw.purge.given().and_then(|purge| self.purge(purge)),

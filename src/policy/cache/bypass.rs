@@ -4,7 +4,7 @@ use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE};
 use http::{HeaderName, Method};
 
 use super::directives::RequestDirectives;
-use super::{BypassRule, CacheParams, RequestFacts, cookies, pattern, range};
+use super::{BypassRule, CacheParams, RequestFacts, cookies, deception, pattern, range};
 use crate::policy::route::behind_prefix;
 
 /// See [`Bypass::MethodOverride`].
@@ -51,7 +51,7 @@ pub enum Bypass {
     Precondition,
     /// `bypass = [{ cookie = … }]`
     CookieRule,
-    /// `bypass = [{ path = … }]`
+    /// `bypass = [{ path = … }]`, also for an origin that reads the path more loosely ([`deception::loosest`]).
     PathRule,
     /// `bypass = [{ header = … }]`
     HeaderRule,
@@ -121,7 +121,12 @@ fn applies(rule: &BypassRule, request: &RequestFacts<'_>) -> Option<Bypass> {
         BypassRule::Cookie(name) => cookies::pairs(request.headers)
             .any(|(found, _)| pattern::matches(name, found))
             .then_some(Bypass::CookieRule),
-        BypassRule::Path(prefix) => behind_prefix(request.path, prefix).is_some().then_some(Bypass::PathRule),
+        BypassRule::Path(prefix) => {
+            let lies_under = |path: &str| behind_prefix(path, prefix).is_some();
+            let holds =
+                lies_under(request.path) || deception::loosest(request.path).is_some_and(|path| lies_under(&path));
+            holds.then_some(Bypass::PathRule)
+        }
         BypassRule::Header(name) => request.headers.contains_key(name).then_some(Bypass::HeaderRule),
     }
 }
@@ -195,6 +200,12 @@ mod tests {
             (get, "/", false, &[("cookie", "a=session")], Full),
             (get, "/account", false, &[], No(Bypass::PathRule)),
             (get, "/account/x", false, &[], No(Bypass::PathRule)),
+            (get, "/account;x", false, &[], No(Bypass::PathRule)),
+            (get, "/account;x=1/y", false, &[], No(Bypass::PathRule)),
+            (get, "/account%2Fy", false, &[], No(Bypass::PathRule)),
+            (get, "/account%3By", false, &[], No(Bypass::PathRule)),
+            (get, "/;/account/y", false, &[], No(Bypass::PathRule)),
+            (get, "/accounts;/account", false, &[], Full),
             (get, "/accounts", false, &[], Full),
             (get, "/", false, &[("x-no-cache", "")], No(Bypass::HeaderRule)),
             (get, "/", false, &[("cache-control", "no-store")], Some(ReuseOnly::RequestNoStore)),

@@ -6,13 +6,14 @@
 //! [`refresh`] (should it be fetched anew behind the answer?), [`next`] (what all of that comes to), [`validation`]
 //! (what to ask the origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
 //! (what an unsafe request made untrue), [`range`] (which part of it the client gets), [`status`] (how the outcome is
-//! told). Beside them: [`tags`] and [`groups`] (what responses are called) and [`purge`] (who may have them forgotten).
+//! told). Beside them: [`deception`] (paths that are not what they seem), [`tags`] and [`groups`] (what responses are called) and [`purge`] (who may have them forgotten).
 //!
 //! All of it is pure; every refusal is a named reason with a stable token.
 
 pub mod bypass;
 pub mod cookies;
 pub mod dates;
+pub mod deception;
 pub mod directives;
 pub mod freshness;
 pub mod groups;
@@ -96,6 +97,8 @@ pub struct CacheParams {
     pub fill_after_abort: bool,
     /// `early_refresh`: what is asked for often is fetched anew before it is stale.
     pub early_refresh: bool,
+    /// `deception_guard`: pages under paths of static files are not stored.
+    pub deception_guard: bool,
     /// `cache_status_key`: the key's text goes into `Cache-Status`.
     pub cache_status_key: bool,
     /// `tags`: the response fields that carry tags.
@@ -196,6 +199,7 @@ mod tests {
             bypass: Vec::new(),
             fill_after_abort: true,
             early_refresh: true,
+            deception_guard: true,
             cache_status_key: false,
             tags: tags::DEFAULT_FIELDS.to_vec(),
             purge: None,

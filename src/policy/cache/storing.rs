@@ -14,7 +14,7 @@ use super::freshness::{self, Freshness, Lifetime, LifetimeSource};
 use super::search::SearchRule;
 use super::tags::Tags;
 use super::vary::VaryRule;
-use super::{CacheParams, RequestFacts, ResponseFacts, dates, targeted};
+use super::{CacheParams, RequestFacts, ResponseFacts, dates, deception, targeted};
 use crate::policy::validators::EntityTag;
 
 /// Why a response is not stored.
@@ -44,6 +44,8 @@ pub enum NotStored {
     Authorization,
     /// The request had cookies, and only a configured or guessed lifetime would allow storing.
     Cookie,
+    /// It declares itself a page or data under a path that ends like a static file ([`deception::deceives`]).
+    TypeDeceives,
     /// `Content-Length` exceeds `max_object`.
     TooLarge,
     /// No lifetime stated, configured or guessable, and no validator either.
@@ -73,6 +75,7 @@ impl NotStored {
             Self::VaryTooMany => "vary_too_many",
             Self::Authorization => "authorization",
             Self::Cookie => "cookie",
+            Self::TypeDeceives => "type_deceives",
             Self::TooLarge => "too_large",
             Self::NoFreshness => "no_freshness",
             Self::NoValidator => "no_validator",
@@ -92,6 +95,7 @@ impl NotStored {
             | Self::VaryStar
             | Self::VaryTooMany
             | Self::NotUnderstood
+            | Self::TypeDeceives
             | Self::TooLarge
             | Self::NoFreshness
             | Self::NoValidator
@@ -165,6 +169,9 @@ pub fn decide(
         return Err(NotStored::RequestNoStore);
     }
     let vary = permitted(response, &directives)?;
+    if params.deception_guard && deception::deceives(request.path, response) {
+        return Err(NotStored::TypeDeceives);
+    }
     if content_length(response).is_some_and(|length| length > params.max_object) {
         return Err(NotStored::TooLarge);
     }
