@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::RandomState;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tidegate::policy::cache::directives::RequestDirectives;
 use tidegate::policy::cache::invalidation::{self, TargetFacts};
 use tidegate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
 use tidegate::policy::cache::next::{self, Next, NextFacts};
+use tidegate::policy::cache::purge::{self, Target};
 use tidegate::policy::cache::range::{self, Wanted, WholeFacts};
 use tidegate::policy::cache::refresh::{self, Setback};
 use tidegate::policy::cache::reuse::Validate;
@@ -20,10 +22,12 @@ use tidegate::policy::cache::search::SearchRule;
 use tidegate::policy::cache::stale::{self, Grant, Trouble};
 use tidegate::policy::cache::status::{CacheStatus, Forwarded};
 use tidegate::policy::cache::storing::{self, Storable, Terms};
+use tidegate::policy::cache::tags::{self, Tags};
 use tidegate::policy::cache::validation::{self, ConditionFacts, HeadVerdict, StoredView, StoredWhole};
 use tidegate::policy::cache::vary::Selecting;
-use tidegate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, cookies, targeted};
+use tidegate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, cookies, groups, targeted};
 use tidegate::policy::fields::{self, Identity};
+use tidegate::policy::route::behind_prefix;
 use tidegate::policy::uri::{self, NormalUri};
 use tidegate::store::HIT_FOR_MISS;
 
@@ -34,7 +38,10 @@ use super::{Asked, LOCAL, Outcome, Player, SharedScript};
 const LOT: u64 = u64::MAX / 2;
 
 /// The site that every case asks.
-const SITE: &str = "case.test";
+pub const SITE: &str = "case.test";
+
+/// Who asks it.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// See the module.
 pub struct Model {
@@ -56,9 +63,18 @@ struct Stored {
     selecting: Selecting,
     body: String,
     setback: Option<Setback>,
+    tags: Tags,
 }
 
 impl Stored {
+    /// True when it answers the URL of this key.
+    fn is_of(&self, exact: &CacheKey, seeds: &Seeds) -> bool {
+        match &self.key.search {
+            None => self.key.uri == exact.uri,
+            Some(rule) => self.key.uri == exact.under(rule, seeds).uri,
+        }
+    }
+
     fn view(&self) -> StoredView<'_> {
         StoredView { headers: &self.headers, rules: 0 }
     }
@@ -120,11 +136,22 @@ struct Farm<'a> {
 }
 
 impl Farm<'_> {
-    /// `None` when it closes without an answer.
-    fn ask(&self, request: &Request<'_>, headers: &HeaderMap) -> Option<Reply> {
+    /// `None` when it closes without an answer. A request `for_cache` speaks for no client.
+    fn ask(&self, request: &Request<'_>, headers: &HeaderMap, for_cache: bool) -> Option<Reply> {
         let sent = self.clock.now();
+        let mut headers = headers.clone();
+        let facts = fields::RequestFacts {
+            version: Version::HTTP_11,
+            https: false,
+            port: 80,
+            peer: (!for_cache).then_some(CLIENT),
+            trusted: false,
+            upgrade: None,
+            request_id: HeaderValue::from_static("1"),
+        };
+        fields::forward_request(&mut headers, &facts, &Identity::new(1));
         let asked =
-            Asked { method: request.method.to_string(), target: request.uri.as_str().into(), fields: joined(headers) };
+            Asked { method: request.method.to_string(), target: request.uri.as_str().into(), fields: joined(&headers) };
         let answer = self.script.lock().unwrap().answer(asked, self.clock);
         if answer.end == End::Close {
             return None;
@@ -165,6 +192,7 @@ impl Player for Model {
             targeted::remove(&mut headers);
             cache.add_to(&mut headers);
         }
+        tags::hide(&mut headers, &self.params.tags);
         let body =
             if request.method == Method::HEAD || status == StatusCode::NOT_MODIFIED { String::new() } else { body };
         Outcome { status: status.as_u16(), fields: joined(&headers), body, complete, asked: Vec::new() }
@@ -179,6 +207,9 @@ impl Model {
 
     /// `pipeline::lookup`
     fn run(&mut self, request: &Request<'_>, farm: &Farm<'_>, cache: &mut Option<CacheStatus<'static>>) -> Answer {
+        if purge::is_purge(&request.method) {
+            return self.purge(request);
+        }
         let directives = RequestDirectives::parse(&request.headers);
         let directives = if self.params.ignore_request_directives { directives.without_wishes() } else { directives };
         let participation = bypass::decide(&request.facts(), &directives, &self.params);
@@ -272,7 +303,7 @@ impl Model {
 
     /// `pipeline::forward`, and `pipeline::fill::invalidate` behind it.
     fn pass(&mut self, request: &Request<'_>, farm: &Farm<'_>) -> Answer {
-        let Some(reply) = farm.ask(request, &request.headers) else { return local(StatusCode::BAD_GATEWAY) };
+        let Some(reply) = farm.ask(request, &request.headers, false) else { return local(StatusCode::BAD_GATEWAY) };
         if invalidation::applies(&request.method, reply.status) {
             let target = TargetFacts { scheme: "http", host: SITE, path: request.uri.path() };
             let also = invalidation::also(&target, &reply.headers);
@@ -281,15 +312,45 @@ impl Model {
                 self.invalidate(&self.key(request, uri));
             }
         }
+        let groups = groups::invalidated(&request.method, &reply.headers);
+        self.stored.retain(|stored| !stored.tags.groups().any(|group| groups.iter().any(|named| named == group)));
         reply.passed_on()
+    }
+
+    /// `pipeline::purge`, of what this policy keeps.
+    fn purge(&mut self, request: &Request<'_>) -> Answer {
+        let sender = purge::Sender { address: CLIENT, headers: &request.headers };
+        match self.params.purge.as_ref().map(|params| params.admit(&sender)) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return local(StatusCode::FORBIDDEN),
+            None => return local(StatusCode::METHOD_NOT_ALLOWED),
+        }
+        let ask = purge::Ask::read(SITE, &request.uri, &request.headers, &self.params.tags);
+        let Ok(purge::Ask { target, soft }) = ask else { return local(StatusCode::BAD_REQUEST) };
+        let exact = self.key(request, &request.uri);
+        let (named, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.stored).into_iter().partition(|stored| self.names(&target, stored, &exact));
+        let body = format!("{{\"purged\":{},\"arriving\":0}}\n", named.len());
+        let status = if named.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        let softened =
+            named.into_iter().map(|stored| Stored { terms: Terms { purged: true, ..stored.terms }, ..stored });
+        self.stored = softened.filter(|_| soft).chain(others).collect();
+        (status, HeaderMap::new(), body, true)
+    }
+
+    fn names(&self, target: &Target, stored: &Stored, exact: &CacheKey) -> bool {
+        match target {
+            Target::All | Target::Host(_) => true,
+            Target::Url { .. } => stored.is_of(exact, &self.seeds),
+            Target::Prefix { path, .. } => behind_prefix(stored.key.place().path, path).is_some(),
+            Target::Tags(tags) => tags.iter().any(|tag| stored.tags.names().any(|name| name == tag)),
+            Target::Groups { groups, .. } => groups.iter().any(|group| stored.tags.groups().any(|name| name == group)),
+        }
     }
 
     fn invalidate(&mut self, exact: &CacheKey) {
         let seeds = &self.seeds;
-        self.stored.retain(|stored| match &stored.key.search {
-            None => stored.key.uri != exact.uri,
-            Some(rule) => stored.key.uri != exact.under(rule, seeds).uri,
-        });
+        self.stored.retain(|stored| !stored.is_of(exact, seeds));
     }
 
     /// `pipeline::fetch`, of a key, to validate what is stored, behind an answer or not.
@@ -306,14 +367,14 @@ impl Model {
         if let Some(at) = validating {
             validation::ask(&mut headers, self.stored[at].view());
         }
-        let mut reply = farm.ask(request, &headers);
+        let mut reply = farm.ask(request, &headers, true);
         if let (Some(at), Some(not_modified)) = (validating, &reply)
             && not_modified.status == StatusCode::NOT_MODIFIED
         {
             if validation::confirms(&not_modified.headers, self.stored[at].view()) {
                 return self.freshen(request, not_modified, at, farm.clock);
             }
-            reply = farm.ask(request, &unconditional);
+            reply = farm.ask(request, &unconditional, true);
         }
         let mut verdict = None;
         if let (Some(at), Some(head), &Method::HEAD) = (validating, &reply, &request.method) {
@@ -395,6 +456,7 @@ impl Model {
             }
             Ok(storable) => {
                 stored.terms = storable.terms;
+                stored.tags = storable.tags;
                 stored.selecting = Selecting::new(&storable.vary, &request.headers);
                 stored.headers = headers;
                 stored.setback = None;
@@ -458,6 +520,7 @@ impl Model {
             selecting: Selecting::new(&storable.vary, &request.headers),
             body: reply.body,
             setback: None,
+            tags: storable.tags,
         };
         let ((status, headers, body, _), detail) = answer(request, &stored, now, false);
         let ttl = Some(stored.terms.freshness.ttl(now));

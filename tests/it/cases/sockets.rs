@@ -96,6 +96,9 @@ impl Player for Site<'_> {
         if exchange.origin.iter().any(|turn| turn.answer.behind) {
             self.settle(&exchange.target);
         }
+        for field in script.lock().unwrap().asked.iter_mut().flat_map(|asked| asked.fields.values_mut()) {
+            *field = field.replace(&self.host, super::model::SITE);
+        }
         outcome(&answer)
     }
 }
