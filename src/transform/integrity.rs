@@ -12,7 +12,7 @@ const SPELLING_MAX: usize = 6;
 const OVERLAP: usize = PREFIX + DIGITS * SPELLING_MAX;
 const PREFIX: usize = "sha256-".len();
 
-/// Searches a stream. Holds at most [`OVERLAP`] bytes of it.
+/// Searches a stream. Holds at most `OVERLAP` bytes of it.
 #[derive(Debug, Default)]
 pub struct Scanner {
     tail: Vec<u8>,

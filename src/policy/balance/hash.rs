@@ -5,7 +5,7 @@
 //! moves when an endpoint comes, goes or changes its weight is its own share and no other key, by construction: nobody
 //! else's number changes. The price is one logarithm per endpoint and pick, in a pick that looks at all of them anyway.
 //!
-//! Bounded load: no endpoint holds more than [`BOUND`] times its fair part of what is in flight; beyond that a key goes
+//! Bounded load: no endpoint holds more than `BOUND` times its fair part of what is in flight; beyond that a key goes
 //! to the endpoint that comes next for it, which is the same one every time.
 
 use std::net::IpAddr;

@@ -3,7 +3,7 @@
 //! An endpoint's latency is an estimate that jumps to every peak at once and comes down slowly: a weighted mean whose
 //! older part loses 1/e of its weight each [`DECAY`]. An endpoint that nobody asks decays likewise, so that one that was
 //! slow is tried again. Measured is the time to the response head; an attempt that failed, or was answered with 5xx,
-//! counts as at least [`FAILURE`]: who refuses quickly is not quick.
+//! counts as at least `FAILURE`: who refuses quickly is not quick.
 //!
 //! An endpoint of which nothing is known gets one exchange to learn from, and more when everybody else is worse than
 //! that.

@@ -1,7 +1,7 @@
 //! Outlier ejection: what the traffic itself says about an endpoint, between two probes or without any.
 //!
 //! An endpoint is ejected after `consecutive_errors` failures in a row, or when the share of its attempts that failed
-//! reaches `error_share` over [`WINDOW`]. It comes back by itself after `eject_for`, twice as long with every ejection
+//! reaches `error_share` over `WINDOW`. It comes back by itself after `eject_for`, twice as long with every ejection
 //! that follows soon, and as much shorter again as it has behaved well since. Never more than `max_ejected` of a pool
 //! are out at once: what fails everywhere is not an outlier.
 
