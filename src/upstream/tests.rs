@@ -198,7 +198,7 @@ async fn trickle(stream: &mut impl Transport, text: &str) -> std::io::Result<()>
     Ok(())
 }
 
-fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Pool> {
+pub(super) fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams)) -> Arc<Pool> {
     let endpoint = |address: &SocketAddr| EndpointParams {
         address: Address::Ip(*address),
         weight: 1,
@@ -240,7 +240,7 @@ fn farm() -> Arc<Farm> {
     Arc::new(Farm::new(b"secret"))
 }
 
-fn request(method: Method, body: Body) -> OutRequest {
+pub(super) fn request(method: Method, body: Body) -> OutRequest {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::HOST, HeaderValue::from_static("shop.example"));
     let target = Bytes::from_static(b"/a?b=c");
@@ -256,7 +256,7 @@ fn request(method: Method, body: Body) -> OutRequest {
     }
 }
 
-fn get() -> OutRequest {
+pub(super) fn get() -> OutRequest {
     request(Method::GET, Body::Empty)
 }
 
@@ -269,7 +269,7 @@ impl Source for Frames {
     }
 }
 
-fn stalling_upload(frames: impl IntoIterator<Item = Result<Frame<Bytes>, ProxyError>>) -> OutRequest {
+pub(super) fn stalling_upload(frames: impl IntoIterator<Item = Result<Frame<Bytes>, ProxyError>>) -> OutRequest {
     request(Method::POST, Body::stream(Frames(frames.into_iter().collect())))
 }
 
@@ -287,7 +287,7 @@ impl Source for Endless {
 }
 
 /// Lets the sockets settle until `done`; a second is for ever here.
-async fn until(mut done: impl FnMut() -> bool) {
+pub(super) async fn until(mut done: impl FnMut() -> bool) {
     let settle = async {
         while !done() {
             tokio::task::yield_now().await;
@@ -296,13 +296,17 @@ async fn until(mut done: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(1), settle).await.expect("it happens within a second");
 }
 
-async fn send(worker: &Rc<Connections>, pool: &Arc<Pool>, mut request: OutRequest) -> Result<Answer, Failure> {
+pub(super) async fn send(
+    worker: &Rc<Connections>,
+    pool: &Arc<Pool>,
+    mut request: OutRequest,
+) -> Result<Answer, Failure> {
     let slot = worker.pick(pool, &Wanted::default()).expect("a free endpoint");
     worker.send(pool, slot, &mut request, true).await
 }
 
 /// Reads a body to its end: what came, trailers, and how it ended.
-async fn drain(mut body: Body) -> (usize, Option<HeaderMap>, Option<ErrorKind>) {
+pub(super) async fn drain(mut body: Body) -> (usize, Option<HeaderMap>, Option<ErrorKind>) {
     let (mut bytes, mut trailers) = (0, None);
     while let Some(frame) = body.frame().await {
         match frame.map(Frame::into_data) {

@@ -475,6 +475,19 @@ fn an_answer_that_nobody_can_better_is_the_clients() {
     assert_eq!(counts(&origins), [1, 1]);
     let attempts = gate.access_log(1)[0]["attempts"].as_array().map(Vec::len);
     assert_eq!(attempts, Some(2), "both are in the log");
+    // Nor is there anybody else, or he is full, or not there.
+    let other = refusing("b", "0");
+    let done = Gate::new();
+    let full = Origin::always(Reply::ok("full").hold(&done));
+    let gate = Tidegate::start(&pooled(&[(&other, "")], keys));
+    assert_eq!(gate.get("/").expect(503).text(), "b");
+    let gate = Tidegate::start(&pooled(&[(&full, ", max_connections = 1"), (&other, "")], keys));
+    let mut first = gate.client();
+    first.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    full.wait_requests(1);
+    assert_eq!(gate.get("/").expect(503).text(), "b");
+    done.open();
+    first.answer("GET").expect("an answer").expect(200);
     // The origin asks for more time than there is: nobody else is bothered.
     let origins = [refusing("a", "120"), refusing("b", "120")];
     let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], "")], keys));

@@ -291,6 +291,20 @@ fn http2_faults_behind_the_head_cut_the_answer() {
 }
 
 #[test]
+fn http2_half_an_answer_to_half_an_upload_does_not_look_whole() {
+    // "No error" says that the upload is not wanted, not that the answer is all there.
+    let steps = vec![head(200), data("half"), Step::Reset(code::NO_ERROR)];
+    let origin = Frames::start(Manners::early(), move |_| steps.clone());
+    let gate = facing_http2(origin.address(), PATIENT);
+    let mut client = gate.client();
+    client.send("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 10\r\n\r\nfirst");
+    let answer = client.answer("POST");
+    assert!(answer.as_ref().is_none_or(|answer| !answer.complete || answer.status == 502), "{answer:?}");
+    assert_eq!(origin.requests(), 1);
+    gate.expect_idle();
+}
+
+#[test]
 fn http2_oddities_that_are_no_faults() {
     let quiet = |kind, payload: &[u8]| Step::Frame(kind, 0, false, payload.to_vec(), 3);
     let table = vec![

@@ -164,12 +164,10 @@ impl AnswerBody {
         }
     }
 
-    /// True when nothing can be missing: the announced length is there, or it is the upload that is cut short.
+    /// True when nothing can be missing, whatever became of the stream: the announced length is there. Without one
+    /// only END_STREAM tells the end.
     fn is_whole(&self) -> bool {
-        match self.remaining {
-            Some(left) => left == 0,
-            None => self.exchange.as_ref().is_some_and(Exchange::is_cut_short),
-        }
+        self.remaining == Some(0)
     }
 
     /// The failure behind a broken body: the client's own, where that broke it, else the origin's.

@@ -123,11 +123,6 @@ impl Exchange {
         self.upload.as_ref().is_none_or(|upload| upload.finished())
     }
 
-    /// True when part of the request stays unsent, or may.
-    pub(super) fn is_cut_short(&self) -> bool {
-        self.upload.as_ref().is_some_and(|upload| !upload.is_complete())
-    }
-
     /// The failure of the client's side that ended the request body, if one did.
     pub(super) fn client_fault(&self) -> Option<ProxyError> {
         self.upload.as_ref()?.fault()

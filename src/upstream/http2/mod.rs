@@ -22,7 +22,7 @@
 //! | GOAWAY | no new streams; those it still answers go on, the others go elsewhere, silently ([`Retry::Unprocessed`]) |
 //! | RST_STREAM `REFUSED_STREAM` | likewise elsewhere |
 //! | RST_STREAM with another code before the head | `ConnectionReset`; behind it, the answer is cut |
-//! | RST_STREAM `NO_ERROR` behind a whole answer | the answer is whole, the upload ends (§8.1) |
+//! | RST_STREAM `NO_ERROR` behind a whole answer | the answer is whole, the upload ends (§8.1); whole is what END_STREAM or `Content-Length` says is |
 //! | ends or breaks the connection | `ConnectionClosed`, `ConnectionReset`; within a body `ResponseTruncated` |
 //! | sends fewer or more bytes than its `Content-Length`, connection-specific fields, bad pseudo-fields | `MalformedResponse` |
 //! | more than 64 KiB or 100 fields of head | `ResponseHeaderTooLarge`; of trailers, or more than 256 KiB, `MalformedResponse` |

@@ -94,7 +94,8 @@ impl Sessions {
         });
     }
 
-    /// Closes the connections of endpoints that are not wanted any more, each when its last stream has ended.
+    /// Closes the connections of endpoints that are not wanted any more, each when its last stream has ended. One that is
+    /// being opened serves the exchange that opens it, and those that wait for it.
     pub(in crate::upstream) fn retain(&self, mut keep: impl FnMut(&Endpoint) -> bool) {
         self.0.borrow_mut().retain(|_, set| {
             let wanted = keep(&set.endpoint);
@@ -118,12 +119,6 @@ impl Sessions {
         let keep_alive = pool.params.keep_alive;
         set.kept.set(if keep_alive.idle == 0 { Duration::ZERO } else { keep_alive.timeout });
         Rc::clone(set)
-    }
-}
-
-impl Drop for Sessions {
-    fn drop(&mut self) {
-        self.0.borrow().values().for_each(|set| set.retire(|_| true));
     }
 }
 
@@ -265,6 +260,13 @@ impl Set {
     /// True when nothing would be lost with it.
     fn is_unused(&self) -> bool {
         self.sessions.borrow().is_empty() && self.opening.get() == 0 && self.waiting.get() == 0
+    }
+}
+
+impl Drop for Set {
+    /// Behind the last exchange that opens, waits or holds a stream: nobody could ask for one any more.
+    fn drop(&mut self) {
+        self.retire(|_| true);
     }
 }
 

@@ -71,11 +71,6 @@ impl Upload {
         matches!(self.state, State::Finished | State::Stopped)
     }
 
-    /// True when all of it is with the crate.
-    pub(super) fn is_complete(&self) -> bool {
-        self.state == State::Finished
-    }
-
     /// True while the client owes the next piece.
     pub(super) fn waiting(&self) -> bool {
         self.waiting
