@@ -45,8 +45,8 @@ type ReloadRequest = oneshot::Sender<Result<u64, Vec<Fault>>>;
 pub fn run(main: &Path) -> ExitCode {
     match start(main, Clock::System) {
         Ok(started) => {
-            let Started { side, reloading, requests, log } = started;
-            let clean = side.block_on(supervise(reloading, requests));
+            let Started { side, reloading, requests, log, announcement } = started;
+            let clean = side.block_on(supervise(reloading, requests, &announcement));
             side.shutdown_timeout(FLUSH);
             let _lines_may_be_lost = log.flush(FLUSH);
             if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -92,7 +92,7 @@ enum Stop {
 }
 
 /// Follows files, signals and the admin listener until told to stop; true when every thread ended well.
-async fn supervise(mut reloading: Reloading, mut requests: mpsc::Receiver<ReloadRequest>) -> bool {
+async fn supervise(mut reloading: Reloading, mut requests: mpsc::Receiver<ReloadRequest>, announcement: &str) -> bool {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
@@ -100,6 +100,11 @@ async fn supervise(mut reloading: Reloading, mut requests: mpsc::Receiver<Reload
             return false;
         }
     };
+    // Not before: whoever reads it may send a signal at once, and a HUP nobody listens for ends the process.
+    #[expect(clippy::print_stderr, reason = "words for whoever started the process, whatever the log level")]
+    {
+        eprint!("{announcement}");
+    }
     let mut watch = Watch::new();
     let mut rotation = tokio::time::interval(ROTATION);
     let stop = loop {

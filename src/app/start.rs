@@ -50,6 +50,8 @@ pub struct Started {
     pub(super) requests: mpsc::Receiver<ReloadRequest>,
     /// The process's own messages.
     pub(super) log: Arc<ProcessLog>,
+    /// Where the process listens, for whoever started it: said once signals are heeded.
+    pub(super) announcement: String,
 }
 
 impl Started {
@@ -143,7 +145,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
     let admin_socket = side
         .block_on(admin::bind(&config.admin.address))
         .map_err(|error| format!("cannot bind the admin listener on {}: {error}", config.admin.address))?;
-    announce(&config, &snapshot, listeners.bound(), admin_socket.address());
+    let announcement = announcement(&config, &snapshot, listeners.bound(), admin_socket.address());
     let view = Overview {
         current: Arc::clone(&current),
         store,
@@ -173,7 +175,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
         process_log: Arc::clone(&log),
         clock,
     };
-    Ok(Started { side, reloading, requests, log })
+    Ok(Started { side, reloading, requests, log, announcement })
 }
 
 fn bind_faults(faults: &[BindFault]) -> String {
@@ -278,9 +280,8 @@ async fn housekeep(store: Store) {
     }
 }
 
-/// Says where the process listens and, with the demo running, what is worth trying.
-#[expect(clippy::print_stderr, reason = "words for whoever started the process, whatever the log level")]
-fn announce(config: &Config, snapshot: &Snapshot, bound: &Bound, admin: &Address) {
+/// Where the process listens and, with the demo running, what is worth trying.
+fn announcement(config: &Config, snapshot: &Snapshot, bound: &Bound, admin: &Address) -> String {
     let mut text = String::new();
     let mut examples = Vec::new();
     for listener in &snapshot.listeners {
@@ -303,7 +304,7 @@ fn announce(config: &Config, snapshot: &Snapshot, bound: &Bound, admin: &Address
             "\ntry:\n  curl -ki {base}/\n  curl -sk --compressed -o /dev/null -w 'HTTP/%{{http_version}}, %{{size_download}} bytes\\n' {base}/tide-tables.txt\n  curl -s {ask_admin}/status?format=text'"
         );
     }
-    eprint!("{text}");
+    text
 }
 
 #[cfg(test)]
