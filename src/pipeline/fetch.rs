@@ -395,7 +395,7 @@ impl Judge<'_> {
     }
 
     /// Puts the head of a 304 on the stored response. What the origin does not allow to be stored any more still answers
-    /// those who asked, and goes.
+    /// those who asked, and goes; where the reason lies in the request that asked, it stays as it was.
     fn freshen(&self, base: &Arc<Base>, reply: &Reply, epoch: u64) -> (Arc<Base>, Result<(), &'static str>) {
         let stored = base.head();
         let headers = validation::freshen(stored.view(), &reply.response.headers, reply.received);
@@ -413,6 +413,7 @@ impl Judge<'_> {
                     None => (Arc::clone(base), Err(GONE)),
                 }
             }
+            Err(reason) if !reason.is_lasting() => (Arc::clone(base), Err(reason.token())),
             Err(reason) => {
                 // Of very many, the last go a moment later; nothing here waits for them.
                 drop(self.worker.shared.purger.invalidate(base.life().key().uri));

@@ -11,8 +11,9 @@
 //! without one. A weak tag stays weak.
 //!
 //! Two tags name the same *decoded* representation when their origin's tags and rules are equal, whatever the codings.
-//! Optimisers count as codings there: what they make means the same. That is what `If-None-Match` asks here; `If-Range`
-//! asks for the very bytes.
+//! That is what `If-None-Match` asks here; `If-Range` asks for the very bytes. An optimiser's work means the same as what
+//! it was made of, so that who has the original may keep it; who has the work may keep it only while that is what is
+//! served. A file that is pinned, an optimiser that is switched off, a purge: each calls the altered copies back.
 //!
 //! A body that was rewritten and then coded has two suffixes. On the way to the origin tags are translated back
 //! ([`translate`]). Two Tidegates in a row compose: each strips what it added.
@@ -100,12 +101,23 @@ impl<'a> EntityTag<'a> {
         one == two && rules == rules_too
     }
 
+    /// True when who has what this tag names need not get what `current` names: it is the same decoded representation, or
+    /// the one that an optimiser made `current` of. Not the other way about.
+    #[must_use]
+    pub fn may_stay_for(self, current: EntityTag<'_>) -> bool {
+        let original = match current.split() {
+            (original, Some(made)) if optimise::is_fingerprint(made.rules) => original,
+            _ => current,
+        };
+        self.same_decoded(current) || self.same_decoded(original)
+    }
+
     /// The first origin's opaque tag, and a number for all rules that were applied since.
     fn decoded(self) -> (&'a [u8], u64) {
         let (mut tag, mut rules) = (self, 0_u64);
         while let (origin, Some(derivation)) = tag.split() {
             tag = origin;
-            if derivation.rules != 0 && !optimise::is_fingerprint(derivation.rules) {
+            if derivation.rules != 0 {
                 rules = rules.rotate_left(1) ^ derivation.rules;
             }
         }
@@ -183,13 +195,13 @@ pub fn listed_tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterat
     })
 }
 
-/// Whether `If-None-Match` names the current representation in any coding, so that a GET is answered 304 (RFC 9110
-/// §13.1.2). False without the field.
+/// Whether `If-None-Match` names what the client may keep for the current representation, so that a GET is answered 304
+/// (RFC 9110 §13.1.2). False without the field. `None` = the representation has no tag: only `*` names it.
 #[must_use]
-pub fn none_match_hits(headers: &HeaderMap, current: EntityTag<'_>) -> bool {
+pub fn none_match_hits(headers: &HeaderMap, current: Option<EntityTag<'_>>) -> bool {
     listed_tags(headers, &IF_NONE_MATCH).any(|listed| match listed {
         ListedTag::Any => true,
-        ListedTag::Tag(tag) => tag.same_decoded(current),
+        ListedTag::Tag(tag) => current.is_some_and(|current| tag.may_stay_for(current)),
     })
 }
 
@@ -260,12 +272,13 @@ impl Rules {
 }
 
 impl<'a> EntityTag<'a> {
-    /// The tag without what this node put behind it: a content coding or an optimiser, and the rules that came before it. `None` for a
-    /// tag made with other rules. Without rules here, rules in the tag are those of a Tidegate that is the origin, which
-    /// gets its tag back.
+    /// The tag without what this node put behind it: a content coding, and the rules that came before it. `None` for a tag
+    /// made with other rules. Without rules here, rules in the tag are those of a Tidegate that is the origin, which gets
+    /// its tag back. An optimiser's tag is taken for one of those: a copy that was altered here is not to be confirmed by
+    /// an origin that knows nothing of it.
     fn as_origin_knows_it(self, rules: Option<Rules>) -> Option<Self> {
         let plain = match self.split() {
-            (plain, Some(Derivation { rules, .. })) if rules == 0 || optimise::is_fingerprint(rules) => plain,
+            (plain, Some(Derivation { rules: 0, .. })) => plain,
             _ => self,
         };
         match (plain.split(), rules) {
@@ -399,11 +412,24 @@ mod tests {
             ("\"a--gzip5.8--id0.7\"", "\"a--br4.7\"", false),
             ("a", "\"a\"", false),
             ("", "\"a\"", false),
+            // The original may stay where an optimiser's work is served; the work only while it is.
+            ("\"a\"", "\"a--br11.101\"", true),
+            ("\"a--gzip5.0\"", "\"a--br11.101\"", true),
+            ("\"a--id0.7\"", "\"a--id0.7--br11.101\"", true),
+            ("\"a--id0.101\"", "\"a--br11.101\"", true),
+            ("\"a--id0.101\"", "\"a\"", false),
+            ("\"a--br11.101\"", "\"a--br4.0\"", false),
+            ("\"a--id0.101\"", "\"a--id0.201\"", false),
+            ("\"a--id0.101--br4.0\"", "\"a--id0.101\"", true),
         ] {
-            assert_eq!(none_match_hits(&fields(&[(IF_NONE_MATCH, line)]), tag(current)), expected, "{line} {current}");
+            let current = Some(tag(current));
+            assert_eq!(none_match_hits(&fields(&[(IF_NONE_MATCH, line)]), current), expected, "{line} {current:?}");
         }
-        assert!(none_match_hits(&fields(&[(IF_NONE_MATCH, "\"b\""), (IF_NONE_MATCH, "\"a\"")]), tag("\"a\"")));
-        assert!(!none_match_hits(&HeaderMap::new(), tag("\"a\"")));
+        let current = Some(tag("\"a\""));
+        assert!(none_match_hits(&fields(&[(IF_NONE_MATCH, "\"b\""), (IF_NONE_MATCH, "\"a\"")]), current));
+        assert!(!none_match_hits(&HeaderMap::new(), current));
+        assert!(none_match_hits(&fields(&[(IF_NONE_MATCH, "*")]), None));
+        assert!(!none_match_hits(&fields(&[(IF_NONE_MATCH, "\"a\"")]), None));
     }
 
     #[test]
@@ -425,6 +451,9 @@ mod tests {
         let mut headers = fields(&[(IF_NONE_MATCH, "\"a--id0.8--br4.0\"")]);
         translate(&mut headers, None);
         assert_eq!(headers[IF_NONE_MATCH], "\"a--id0.8\"");
+        let mut headers = fields(&[(IF_NONE_MATCH, "\"a--br11.101\"")]);
+        translate(&mut headers, None);
+        assert_eq!(headers[IF_NONE_MATCH], "\"a--br11.101\"", "no origin confirms what was altered here");
     }
 
     #[test]
@@ -476,6 +505,7 @@ mod tests {
             (IF_NONE_MATCH, "\"a--id0.8--br4.0\"", None),
             (IF_NONE_MATCH, "\"a--br4.0--gzip5.0\"", Some("\"a--br4.0\"")),
             (IF_NONE_MATCH, "*", Some("*")),
+            (IF_NONE_MATCH, "\"a--id0.7--br11.101\", \"b\"", Some("\"b\"")),
             (IF_MATCH, "\"a--br4.8\"", Some("\"a\"")),
             (IF_MATCH, "\"a--id0.8--br4.0\"", Some("\"a\"")),
             (IF_RANGE, "\"a\"", Some("\"a\"")),

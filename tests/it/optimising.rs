@@ -206,8 +206,11 @@ fn a_file_that_a_page_names_by_its_digest_stays_as_it_is() {
     // Altered already when it is named: its own bytes again, from then on.
     let gate = optimising(&origin, "");
     better(&gate, "/a.js", "identity", "\"v1--id0.101\"");
+    let altered = Request::get("/a.js").field("If-None-Match", "\"v1--id0.101\"");
+    gate.client().ask(&altered).expect(304);
     gate.get("/").expect(200);
     assert_eq!(ask(&gate, "/a.js", "identity").text(), script());
+    assert_eq!(gate.client().ask(&altered).expect(200).text(), script(), "altered copies are called back");
     let coded = ask(&gate, "/a.js", "gzip");
     assert!(coded.field("etag").is_some_and(|tag| tag.ends_with(".0\"")), "{:?}", coded.field("etag"));
 }

@@ -169,3 +169,30 @@ fn a_long_body_that_breaks_off_later_leaves_what_is_stored_alone() {
     let next = gate.get("/").expect(200);
     assert_eq!((next.text().as_str(), origin.requests()), ("old", 2), "{}", cache_status(&next));
 }
+
+#[test]
+fn a_confirmation_that_may_not_be_stored_for_the_one_who_asked_is_no_word_on_what_is_stored() {
+    let page = |status| {
+        Reply::new(status)
+            .field("ETag", "\"1\"")
+            .field("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")
+            .field("Age", "900")
+    };
+    let stated = |status| page(status).field("Cache-Control", "max-age=60");
+    for (keys, field, value, stored, confirmed) in [
+        ("", "Authorization", "Basic eDp5", stated(200), stated(304)),
+        ("ttl = \"1s\"\n", "Cookie", "a=b", page(200), page(304)),
+    ] {
+        let origin = twofold(stored.body("old"), move |seen| {
+            let known = seen.field("if-none-match").is_some();
+            if known { confirmed.clone() } else { Reply::new(500) }
+        });
+        let gate = caching(&origin, keys);
+        gate.get("/").expect(200);
+        let answer = gate.client().ask(&Request::get("/").field(field, value)).expect(200);
+        assert_eq!(answer.text(), "old", "{field}");
+        assert_eq!(gate.get("/").expect(200).text(), "old", "{field}: it is still there to be validated");
+        let conditions: Vec<_> = origin.seen().iter().map(|seen| seen.field("if-none-match").is_some()).collect();
+        assert_eq!(conditions, [false, true, true], "{field}");
+    }
+}

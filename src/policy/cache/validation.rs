@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::dates;
 use crate::clock::Now;
-use crate::policy::validators::{EntityTag, ListedTag, listed_tags};
+use crate::policy::validators::{EntityTag, none_match_hits};
 
 /// The head of a stored response.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +176,7 @@ pub fn freshen(stored: StoredView<'_>, not_modified: &HeaderMap, received: Now) 
 pub struct ConditionFacts<'a> {
     /// Its status: conditions mean nothing unless it is a 2xx (RFC 9110 §13.2.1).
     pub status: StatusCode,
-    /// Its fields; `ETag` may be the base's or any child's, they count as one.
+    /// Its fields, with the `ETag` of the base or the child that would be sent.
     pub headers: &'a HeaderMap,
     /// When it arrived: stands in for a missing `Last-Modified` and `Date` (RFC 9111 §4.3.2).
     pub received: SystemTime,
@@ -190,20 +190,12 @@ pub fn is_not_modified(request: &HeaderMap, stored: &ConditionFacts<'_>) -> bool
         return false;
     }
     if request.contains_key(IF_NONE_MATCH) {
-        return none_match_fails(request, stored.headers);
+        let current = stored.headers.get(ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
+        return none_match_hits(request, current);
     }
     let Some(since) = dates::read(request, &IF_MODIFIED_SINCE) else { return false };
     let changed = dates::read(stored.headers, &LAST_MODIFIED).or_else(|| dates::read(stored.headers, &DATE));
     changed.unwrap_or(stored.received) <= since
-}
-
-fn none_match_fails(request: &HeaderMap, stored: &HeaderMap) -> bool {
-    let current = stored.get(ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
-    listed_tags(request, &IF_NONE_MATCH).any(|listed| match listed {
-        // Something is stored, which is all that `*` asks.
-        ListedTag::Any => true,
-        ListedTag::Tag(tag) => current.is_some_and(|current| tag.same_decoded(current)),
-    })
 }
 
 /// Turns the head of a stored response into that of a 304: what describes the content goes (RFC 9110 §15.4.5).

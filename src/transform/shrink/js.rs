@@ -8,7 +8,8 @@
 //!
 //! What the tokenizer cannot decide by tokens alone is refused: a slash behind `}` (block or object?), behind words that
 //! are names in one place and operators in another, HTML-like comments (§B.1.1), line ends and white space beyond ASCII.
-//! A script that speaks of its own source text is refused as well.
+//! A script that speaks of its own source text is refused as well; comments that are all there is between two braces stay,
+//! as the text that some scripts keep in a function and get by its `toString`.
 
 use std::ops::Range;
 
@@ -57,7 +58,7 @@ struct Token {
     space: bool,
     /// A line ends before it.
     line: bool,
-    /// Comments before it that stay.
+    /// Comments before it that stay, in their order.
     kept: Vec<Range<usize>>,
 }
 
@@ -213,9 +214,9 @@ fn may_join(one: Kind, before: &str, two: Kind, after: &str) -> bool {
     match (one, two) {
         // Flags.
         (Kind::Regex, _) if word(first) => true,
-        (Kind::Number, _) if first == b'.' => true,
-        // `?.5` is no optional chain, but close to one.
-        (Kind::Punctuator, Kind::Number) => matches!((last, first), (b'.' | b'?', b'.')),
+        (Kind::Number, _) if first == b'.' || word(first) => true,
+        // `?.5` is no optional chain, but close to one; a point makes another number.
+        (Kind::Punctuator, Kind::Number) => last == b'.' || (last, first) == (b'?', b'.'),
         (Kind::Punctuator, Kind::Regex) => matches!(last, b'/' | b'<'),
         (Kind::Punctuator, Kind::Punctuator) => {
             let operator = |byte| b"+-*/%&|^!=<>?.".contains(&byte);
@@ -269,9 +270,11 @@ impl Scan<'_> {
         self.tokens.push(Token { kind, text: begin..self.at, ..gap });
     }
 
-    /// White space and comments, as a token without a text.
+    /// White space and comments, as a token without a text. Where comments are all that a function has in it, they may be
+    /// text that it reads from itself, and stay.
     fn gap(&mut self) -> Result<Token, Refusal> {
         let mut gap = Token { kind: Kind::Punctuator, text: 0..0, space: false, line: false, kept: Vec::new() };
+        let mut comments = Vec::new();
         loop {
             let begin = self.at;
             match (self.peek(0), self.peek(1)) {
@@ -294,13 +297,20 @@ impl Scan<'_> {
                     // A comment to some readers (§B.1.1), two operators to others.
                     let arrow = self.rest().starts_with("-->") && (gap.line || self.tokens.is_empty());
                     let ambiguous = arrow || self.rest().starts_with("<!--");
-                    return if ambiguous { Err(Refusal::Ambiguous) } else { Ok(gap) };
+                    if ambiguous {
+                        return Err(Refusal::Ambiguous);
+                    }
+                    let alone = self.peek(0) == Some(b'}') && self.former(1) == Some((Kind::Punctuator, "{"));
+                    let kept = |comment: &Range<usize>| {
+                        alone || is_kept_comment(self.source.get(comment.clone()).unwrap_or_default())
+                    };
+                    gap.kept = comments.into_iter().filter(kept).collect();
+                    return Ok(gap);
                 }
             }
             gap.space = true;
-            let comment = self.source.get(begin..self.at).unwrap_or_default();
-            if comment.starts_with('/') && is_kept_comment(comment) {
-                gap.kept.push(begin..self.at);
+            if self.bytes.get(begin) == Some(&b'/') {
+                comments.push(begin..self.at);
             }
         }
     }
@@ -394,12 +404,20 @@ impl Scan<'_> {
     /// Whether a slash begins a regular expression (§12.9.5), by what stands before it.
     fn slash(&self, line: bool) -> Result<bool, Refusal> {
         let Some(former) = self.former(1) else { return Ok(true) };
-        let member = matches!(self.former(2), Some((Kind::Punctuator, "." | "?.")));
+        let before = self.former(2);
+        let member = matches!(before, Some((Kind::Punctuator, "." | "?.")));
         match former {
             (Kind::Name, _) if member => Ok(false),
-            (Kind::Name, "of" | "yield" | "await" | "async" | "let" | "static" | "get" | "set") => {
-                Err(Refusal::Ambiguous)
-            }
+            // Names in one place and operators in another; words that a statement may end with.
+            (
+                Kind::Name,
+                "of" | "yield" | "await" | "async" | "let" | "static" | "get" | "set" | "break" | "continue"
+                | "debugger",
+            ) => Err(Refusal::Ambiguous),
+            // A label, or a name on the line after the statement.
+            (Kind::Name, _) if matches!(before, Some((Kind::Name, "break" | "continue"))) => Err(Refusal::Ambiguous),
+            // The end of a statement, and no operand.
+            (Kind::String, _) if matches!(before, Some((Kind::Name, "import" | "from"))) => Err(Refusal::Ambiguous),
             (Kind::Name, word) => Ok(matches!(
                 word,
                 "return"
@@ -413,13 +431,15 @@ impl Scan<'_> {
                     | "case"
                     | "do"
                     | "else"
+                    | "default"
+                    | "extends"
             )),
             (Kind::Number | Kind::String | Kind::Regex | Kind::TemplateEnd, _) => Ok(false),
             (Kind::TemplatePart | Kind::Hashbang, _) => Ok(true),
             (Kind::Punctuator, ")" | "]") => Ok(false),
             (Kind::Punctuator, "}") => Err(Refusal::Ambiguous),
             (Kind::Punctuator, "++" | "--") => {
-                let operand = matches!(self.former(2), Some((Kind::Name, _) | (Kind::Punctuator, ")" | "]")));
+                let operand = matches!(before, Some((Kind::Name, _) | (Kind::Punctuator, ")" | "]")));
                 let joined = self.tokens.last().is_some_and(|operator| !operator.line);
                 if operand && joined && !line { Ok(false) } else { Err(Refusal::Ambiguous) }
             }
