@@ -16,7 +16,7 @@ use super::sticky;
 use super::worker::Worker;
 use crate::body::{Body, Response};
 use crate::clock::Now;
-use crate::error::{ErrorKind, ProxyError, Stage};
+use crate::error::{ErrorKind, ProxyError, Retry, Stage};
 use crate::observe::{Attempt, Phases};
 use crate::policy::balance::NoEndpoint;
 use crate::policy::balance::hash::HashFacts;
@@ -298,7 +298,12 @@ impl Next {
 
 impl Retries<'_> {
     fn wanted(&self) -> Wanted<'_> {
-        Wanted { tried: &self.tried, key: self.key, stay: self.stay, random: self.worker.random() }
+        self.wanted_but(&self.tried)
+    }
+
+    fn wanted_but<'a>(&'a self, tried: &'a [usize]) -> Wanted<'a> {
+        let under_way = self.made > 0 || self.silent_used;
+        Wanted { tried, key: self.key, stay: self.stay, random: self.worker.random(), under_way }
     }
 
     /// The slot of the first attempt, waited for where the pool has a queue.
@@ -314,6 +319,18 @@ impl Retries<'_> {
     fn lost(&mut self, index: usize) {
         self.made += 1;
         self.tried.push(index);
+    }
+
+    /// The slot of the silent retry. An endpoint that has refused to look at a request is asked again only where nobody
+    /// else can be, or the session is there.
+    fn silently(&self, failure: Failure, index: usize) -> Option<Slot> {
+        let refused = matches!(failure, Failure::Error(error) if error.retry == Retry::Unprocessed);
+        let elsewhere = || {
+            let tried: Vec<_> = self.tried.iter().copied().chain([index]).collect();
+            self.worker.connections.pick(self.pool, &self.wanted_but(&tried)).ok()
+        };
+        let elsewhere = if refused && self.stay != Some(index) { elsewhere() } else { None };
+        elsewhere.or_else(|| self.worker.connections.pick(self.pool, &self.wanted()).ok())
     }
 
     /// Another attempt after `failure` at the endpoint `index`, where it is allowed, somebody is left to ask, and the
@@ -339,8 +356,7 @@ impl Retries<'_> {
             Again::Silent => {
                 self.silent_used = true;
                 self.made -= 1;
-                let slot = self.worker.connections.pick(self.pool, &self.wanted()).ok()?;
-                Some(Next { slot, pause: Duration::ZERO })
+                Some(Next { slot: self.silently(failure, index)?, pause: Duration::ZERO })
             }
             Again::Attempt => {
                 let told = answer.and_then(|(headers, now)| retry::retry_after(headers, now.wall));

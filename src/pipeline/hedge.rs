@@ -51,7 +51,8 @@ pub(super) async fn race(
         return alone(outcome);
     }
     let tried: Vec<_> = wanted.tried.iter().copied().chain([index]).collect();
-    let Ok(other) = worker.connections.pick(pool, &Wanted { tried: &tried, stay: None, ..*wanted }) else {
+    let Ok(other) = worker.connections.pick(pool, &Wanted { tried: &tried, stay: None, under_way: true, ..*wanted })
+    else {
         return alone(first.await);
     };
     if !pool.take_hedge() {

@@ -13,6 +13,7 @@ use super::client::{Connections, Failure, OutRequest};
 use super::endpoint::Slot;
 use super::http1::{self, Head, RequestHead, Upload};
 use super::link::Link;
+use super::owed::Owed;
 use super::patience::Progress;
 use super::pool::{Pool, authority};
 use crate::body::{Body, Interim, Response};
@@ -32,7 +33,7 @@ pub(super) struct Attempt {
 impl Attempt {
     /// The response once its head is there. The request is read where it is; only a body that streams is taken out of
     /// it, and put back when none of it has gone.
-    pub(super) async fn run(self, request: &mut OutRequest) -> Result<Response, Failure> {
+    pub(super) async fn run(self, request: &mut OutRequest, owed: &Owed) -> Result<Response, Failure> {
         let Self { connections, pool, mut link, slot, started, reused } = self;
         link.http.begin();
         link.patience.begin(started, pool.params.timeouts.total);
@@ -42,7 +43,7 @@ impl Attempt {
             return Err(Failure { error, replayable: false });
         };
         let mut exchange = Exchange { link, upload, guard: slot.guard, connections, pool };
-        let kind = match head(&mut exchange, &request.interim).await {
+        let kind = match head(&mut exchange, &request.interim, owed).await {
             Ok(head) => match switch_fault(&exchange, &head, request) {
                 None => return Ok(answer::response(exchange, head, &request.method)),
                 Some(reason) => ErrorKind::MalformedResponse(reason),
@@ -105,9 +106,12 @@ fn write(link: &mut Link, request: &mut OutRequest, pool: &Pool, slot: &Slot) ->
 }
 
 /// Sends the request and reads until the head is there.
-async fn head(exchange: &mut Exchange, interim: &Interim) -> Result<Head, ErrorKind> {
+async fn head(exchange: &mut Exchange, interim: &Interim, owed: &Owed) -> Result<Head, ErrorKind> {
     std::future::poll_fn(|cx| {
         exchange.poll_send(cx);
+        if exchange.is_sent() {
+            owed.request_sent();
+        }
         if let Some(error) = exchange.client_fault() {
             return Poll::Ready(Err(error.kind));
         }

@@ -24,6 +24,7 @@ use super::http2::{self, Acquired, Lease, Place, Sessions};
 use super::idle::IdleSets;
 use super::link::Link;
 use super::numbers::OwnNumbers;
+use super::owed::Owed;
 use super::pool::{Pool, PoolId};
 use crate::body::{Body, Interim, Response};
 use crate::clock::Now;
@@ -91,6 +92,8 @@ pub struct Wanted<'a> {
     pub stay: Option<usize>,
     /// Any number.
     pub random: u64,
+    /// It has been with the farm already: it does not queue behind those that have not begun.
+    pub under_way: bool,
 }
 
 /// An attempt that gave no response head.
@@ -189,8 +192,7 @@ impl Connections {
     }
 
     fn pick_now(&self, pool: &Arc<Pool>, wanted: &Wanted<'_>, waited: bool) -> Result<Slot, NoEndpoint> {
-        // One that has been under way does not queue behind those that have not begun.
-        let entry = pool.enter(waited || !wanted.tried.is_empty())?;
+        let entry = pool.enter(waited || wanted.under_way)?;
         match self.pick_endpoint(pool, wanted) {
             Ok((index, guard)) => Ok(Slot { index, guard: guard.with(entry) }),
             Err(nobody) => {
@@ -242,6 +244,7 @@ impl Connections {
         let endpoint = Arc::clone(slot.guard.endpoint());
         let index = slot.index;
         let mut timings = Timings::default();
+        let owed = Owed::new(pool, &endpoint, &request.body, started);
         let going = Going { pool, index, endpoint: &endpoint, allow_reuse, request };
         // Boxed, and the handshake in `link` too: an exchange on a kept-alive connection carries neither in its future.
         let carrier = match pool.params.protocol {
@@ -257,8 +260,10 @@ impl Connections {
             Err(kind) => {
                 endpoint.count_attempt(false);
                 endpoint.count_failure(kind);
+                let ended = now();
+                owed.end(ended);
                 if pool.learns {
-                    pool.learn(&endpoint, now() - started, Failing::of_error(kind));
+                    pool.learn(&endpoint, Some(ended - started), Failing::of_error(kind));
                 }
                 let error = ProxyError::new(kind, Stage::Forward).with_retry(Retry::NothingSent);
                 return Err(Failure { error, replayable: true });
@@ -269,17 +274,19 @@ impl Connections {
         let outcome = match carrier {
             Carrier::Link(link) => {
                 let connections = Rc::clone(self);
-                Attempt { connections, pool: shared, link, slot, started, reused }.run(request).await
+                Attempt { connections, pool: shared, link, slot, started, reused }.run(request, &owed).await
             }
             Carrier::Stream(lease) => {
-                Box::pin(http2::Attempt { pool: shared, lease, slot, started, reused }.run(request)).await
+                Box::pin(http2::Attempt { pool: shared, lease, slot, started, reused }.run(request, &owed)).await
             }
         };
-        timings.first_byte = now() - started;
+        let ended = now();
+        timings.first_byte = ended - started;
+        let took = owed.end(ended);
         if pool.learns
             && let Some(failing) = verdict(&outcome)
         {
-            pool.learn(&endpoint, timings.first_byte, failing);
+            pool.learn(&endpoint, took, failing);
         }
         outcome.map(|response| Answer { response, reused, timings, index })
     }
@@ -300,7 +307,7 @@ impl Connections {
     }
 
     /// A stream of an HTTP/2 connection, or, where the origin chose HTTP/1.1, a connection of that kind. A connection
-    /// that has died has said so to its task: streams need no word on which of them may be used again.
+    /// that has died has said so to its task; without `allow_reuse` one that has refused a request comes last.
     async fn carrier(&self, going: &Going<'_>, timings: &mut Timings) -> Result<Carried, ErrorKind> {
         let Going { pool, index, endpoint, allow_reuse, request } = *going;
         let may_be_http1 = pool.params.protocol == OriginProtocol::Auto && !self.http2.are_there(pool, endpoint);
@@ -310,7 +317,8 @@ impl Connections {
         {
             return Ok(Carried { carrier: Carrier::Link(link), reused: true });
         }
-        let place = Place { pool, index, endpoint, limit: connect_limit(pool), tunnel: request.upgrade };
+        let place =
+            Place { pool, index, endpoint, limit: connect_limit(pool), tunnel: request.upgrade, again: !allow_reuse };
         Ok(match self.http2.acquire(place, timings).await? {
             Acquired::Stream(lease, reused) => Carried { carrier: Carrier::Stream(lease), reused },
             Acquired::Http1(stream) => {

@@ -74,6 +74,8 @@ pub struct Endpoint {
     overridden: AtomicU8,
     /// [`Latency::to_bits`]; kept in pools that balance by it.
     latency: AtomicU64,
+    /// Attempts whose head is still owed; counted in the same pools.
+    unanswered: AtomicU32,
     /// A number made of the address, the same in every process.
     seed: u64,
     counters: Tally,
@@ -142,6 +144,7 @@ impl Endpoint {
             streak: AtomicU32::new(0),
             overridden: AtomicU8::new(0),
             latency: AtomicU64::new(0),
+            unanswered: AtomicU32::new(0),
             counters: Tally::default(),
             probes: Mutex::default(),
             resolved: Mutex::new(Arc::new([])),
@@ -193,9 +196,14 @@ impl Endpoint {
         self.seed
     }
 
-    /// The estimated time to a response head in microseconds, as of the moment `millis`; 0 = nothing is known.
+    /// The estimated time to a response head in microseconds, as of the moment `millis`; 0 = nothing is known. While a
+    /// head is owed the estimate stays as it is.
     pub(super) fn latency(&self, millis: u64) -> u32 {
-        Latency::from_bits(self.latency.load(Ordering::Relaxed)).micros(millis as u32)
+        let latency = Latency::from_bits(self.latency.load(Ordering::Relaxed));
+        match self.unanswered.load(Ordering::Relaxed) {
+            0 => latency.micros(millis as u32),
+            _ => latency.undecayed(),
+        }
     }
 
     /// The estimated time to a response head in microseconds as of now; 0 = nothing is known.
@@ -206,8 +214,25 @@ impl Endpoint {
 
     /// Takes an attempt into the estimate.
     pub(super) fn observe_latency(&self, took: Duration, failed: bool, millis: u64) {
-        let at = millis as u32;
-        let next = |bits| Some(Latency::from_bits(bits).observe(took, failed, at).to_bits());
+        self.update_latency(|latency| latency.observe(took, failed, millis as u32));
+    }
+
+    /// One head more is owed, or, with false, one less.
+    pub(super) fn owe(&self, more: bool) {
+        if more {
+            self.unanswered.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes an attempt into the estimate that was given up unanswered after `took`.
+    pub(super) fn observe_given_up(&self, took: Duration, millis: u64) {
+        self.update_latency(|latency| latency.at_least(took, millis as u32));
+    }
+
+    fn update_latency(&self, next: impl Fn(Latency) -> Latency) {
+        let next = |bits| Some(next(Latency::from_bits(bits)).to_bits());
         // Every closure result is Some: this cannot fail.
         let _ = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }

@@ -30,6 +30,7 @@ mod idle;
 mod link;
 mod moment;
 mod numbers;
+mod owed;
 mod patience;
 mod pool;
 mod probe;

@@ -216,14 +216,15 @@ impl Pool {
         self.endpoints.iter().map(|endpoint| endpoint.attempts()).sum()
     }
 
-    /// Takes in how an attempt ended, in a pool that `learns`.
+    /// Takes in how an attempt ended, in a pool that `learns`, and how long its origin took; `None` = it spoke before the
+    /// request was all sent, which says how quick the client is.
     #[inline(never)]
-    pub(super) fn learn(&self, endpoint: &Endpoint, took: Duration, failing: Option<Failing>) {
+    pub(super) fn learn(&self, endpoint: &Endpoint, took: Option<Duration>, failing: Option<Failing>) {
         let (millis, failed) = (present(), failing.is_some());
-        if self.params.balance == Balance::PeakEwma {
-            endpoint.observe_latency(took, failed, millis);
+        if self.params.balance == Balance::PeakEwma && (took.is_some() || failed) {
+            endpoint.observe_latency(took.unwrap_or_default(), failed, millis);
         }
-        if let Some(adaptive) = &self.params.adaptive {
+        if let (Some(adaptive), Some(took)) = (&self.params.adaptive, took) {
             self.room.learn(took, failed, Duration::from_millis(millis), adaptive);
         }
         match failing {

@@ -246,7 +246,7 @@ fn question(pool: &Pool, index: usize, path: &str, limit: Duration) -> Result<ht
         websocket_key: None,
         client: None,
     };
-    http2::head(&request, Place { pool, index, endpoint, limit, tunnel: false }, None)
+    http2::head(&request, Place { pool, index, endpoint, limit, tunnel: false, again: false }, None)
 }
 
 /// Puts the question into the outbox.

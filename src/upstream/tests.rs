@@ -273,6 +273,25 @@ pub(super) fn stalling_upload(frames: impl IntoIterator<Item = Result<Frame<Byte
     request(Method::POST, Body::stream(Frames(frames.into_iter().collect())))
 }
 
+/// How long [`slow_upload`] takes.
+pub(super) const SLOW: Duration = Duration::from_millis(800);
+
+/// A client that takes its time over the only piece it has.
+struct Slow(Option<Pin<Box<tokio::time::Sleep>>>);
+
+impl Source for Slow {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let Some(sleep) = &mut self.0 else { return Poll::Ready(None) };
+        std::task::ready!(sleep.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"slow")))))
+    }
+}
+
+pub(super) fn slow_upload() -> OutRequest {
+    request(Method::POST, Body::stream(Slow(Some(Box::pin(tokio::time::sleep(SLOW))))))
+}
+
 /// A client that never stops sending.
 struct Endless;
 
@@ -753,6 +772,47 @@ async fn a_slow_upload_is_not_the_origins_silence() {
     let patient = tokio::time::timeout(4 * bound, send(&worker, &pool, upload)).await;
     assert!(patient.is_err(), "how long a client may take is for the listener to say");
     assert_eq!(pool.endpoints[0].in_flight(), 0);
+}
+
+#[tokio::test]
+async fn what_a_client_takes_to_send_is_not_the_origins_latency() {
+    let origin = Origin::start(vec![vec![Head, Read(14), Send(OK), Hang]]).await;
+    let worker = Rc::new(Connections::new());
+    let pool = pool(&[origin.address], |params| params.balance = Balance::PeakEwma);
+    assert_eq!(outcome(&worker, &pool, slow_upload()).await, "200 5 complete");
+    let known = Duration::from_micros(pool.endpoints[0].estimated_latency().into());
+    assert!(known > Duration::ZERO && known < SLOW / 2, "{known:?}");
+}
+
+#[tokio::test]
+async fn an_origin_that_owes_an_answer_does_not_become_the_favourite() {
+    let origin = Origin::start(vec![vec![Head, Hang]]).await;
+    let worker = Rc::new(Connections::new());
+    let pool = pool(&[origin.address], |params| params.balance = Balance::PeakEwma);
+    let endpoint = &pool.endpoints[0];
+    // Given up, of one that nothing is known of.
+    assert!(tokio::time::timeout(Duration::from_millis(20), send(&worker, &pool, get())).await.is_err());
+    assert!(endpoint.estimated_latency() >= 20_000, "it takes longer than that");
+    // Known to be slow, but that was three decay times ago.
+    let long_ago = moment::present().wrapping_sub(30_000);
+    endpoint.observe_latency(Duration::from_millis(10_000), false, long_ago);
+    assert!((450_000..510_000).contains(&endpoint.estimated_latency()));
+    let mut asking = Box::pin(send(&worker, &pool, get()));
+    assert!(futures_util::FutureExt::now_or_never(asking.as_mut()).is_none());
+    assert_eq!(endpoint.estimated_latency(), 10_000_000, "while it is waited for, time does not heal");
+    drop(asking);
+    assert!(endpoint.estimated_latency() < 510_000);
+    assert_eq!(endpoint.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn what_is_under_way_does_not_queue_behind_what_has_not_begun() {
+    let worker = Rc::new(Connections::new());
+    let pool = pool(&["127.0.0.1:1".parse().unwrap()], |params| params.max_in_flight = Some(2));
+    let _waiting = pool.room.join(1).expect("a place");
+    assert!(worker.pick(&pool, &Wanted::default()).is_err(), "a newcomer waits");
+    // The silent retry has tried nobody.
+    assert!(worker.pick(&pool, &Wanted { under_way: true, ..Wanted::default() }).is_ok());
 }
 
 #[tokio::test]

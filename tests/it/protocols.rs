@@ -195,9 +195,22 @@ fn a_request_the_origin_has_not_looked_at_is_sent_again_whatever_its_method() {
             let gate = one_worker(origin.address(), "retry = { attempts = 1 }");
             let answer = gate.client().ask(&Request::new("POST", "/").body("once only")).expect(200);
             assert_eq!((answer.text().as_str(), origin.requests()), ("yes", 2), "{what}");
+            assert_eq!(origin.connections(), 2, "{what}: not where it was refused");
             gate.expect_idle();
         }
     }
+    // Where there is another endpoint that one is asked, however seldom it would be.
+    let refusing = Frames::always(vec![Step::Reset(code::REFUSED_STREAM)]);
+    let willing = H2Origin::start(|_| Reply::ok("yes"));
+    let endpoints =
+        format!("{{ address = \"{}\", weight = 100 }}, {{ address = \"{}\" }}", refusing.address(), willing.address());
+    let pool =
+        format!("[[pool]]\nname = \"web\"\nprotocol = \"h2\"\nendpoints = [{endpoints}]\nretry = {{ attempts = 1 }}\n");
+    let gate = Setup::new().start_alone(&format!("{PLAIN}{pool}[[route]]\npool = \"web\"\n"));
+    for _ in 0..10 {
+        assert_eq!(gate.get("/").expect(200).text(), "yes");
+    }
+    gate.expect_idle();
     // It is asked once more, and not for ever.
     let origin = Frames::always(vec![Step::Reset(code::REFUSED_STREAM)]);
     let gate = one_worker(origin.address(), "retry = { attempts = 1 }");

@@ -2,8 +2,9 @@
 //!
 //! An endpoint's latency is an estimate that jumps to every peak at once and comes down slowly: a weighted mean whose
 //! older part loses 1/e of its weight each [`DECAY`]. An endpoint that nobody asks decays likewise, so that one that was
-//! slow is tried again. Measured is the time to the response head; an attempt that failed, or was answered with 5xx,
-//! counts as at least `FAILURE`: who refuses quickly is not quick.
+//! slow is tried again; one that owes an answer does not, since silence is no sign of speed. Measured is the time from the
+//! end of the request to the response head. One that was given up counts as at least the time it had; one that failed, or
+//! was answered with 5xx, as at least `FAILURE`: who refuses quickly is not quick.
 //!
 //! An endpoint of which nothing is known gets one exchange to learn from, and more when everybody else is worse than
 //! that.
@@ -55,6 +56,20 @@ impl Latency {
         let kept = self.kept(now);
         let mean = f64::from(self.micros) * kept + f64::from(sample) * (1.0 - kept);
         Self { micros: (mean as u32).max(1), at: now }
+    }
+
+    /// The estimate after an attempt that was given up unanswered: it would have taken longer than `took`, however much
+    /// longer. That can only raise the estimate.
+    #[must_use]
+    pub fn at_least(self, took: Duration, now: u32) -> Self {
+        let bound = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        if bound > self.micros(now) { Self { micros: bound, at: now } } else { self }
+    }
+
+    /// The estimate in microseconds when it was made; 0 = nothing known.
+    #[must_use]
+    pub fn undecayed(self) -> u32 {
+        self.micros
     }
 
     /// The estimate in microseconds as of `now`; 0 = nothing known.
@@ -138,6 +153,16 @@ mod tests {
         let failed = Latency::default().observe(ms(1), true, 0);
         assert_eq!(failed.micros(0), 1_000_000);
         assert_eq!(failed.observe(ms(3_000), true, 0).micros(0), 3_000_000);
+    }
+
+    #[test]
+    fn what_was_given_up_can_only_make_it_worse() {
+        let known = Latency::default().observe(ms(100), false, 0);
+        assert_eq!(known.at_least(ms(5), 10), known, "given up before it was due");
+        assert_eq!(known.at_least(ms(5_000), 5_000).micros(5_000), 5_000_000);
+        assert_eq!(Latency::default().at_least(ms(7), 3).micros(3), 7_000);
+        assert_eq!(known.at_least(ms(60), 10_000).micros(10_000), 60_000, "it had decayed to less");
+        assert_eq!(known.undecayed(), 100_000);
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(super) async fn response(mut exchange: Exchange, head: HttpResponse<RecvStre
     }
     if let Some(upload) = &mut exchange.upload {
         upload.forget();
+        upload.rest();
     }
     if stream.is_end_stream() {
         return response;
@@ -202,7 +203,13 @@ impl Source for AnswerBody {
             }
         }
         match self.poll_next(cx) {
-            Poll::Ready(Some(Ok(frame))) => return self.pass(frame),
+            Poll::Ready(Some(Ok(frame))) => {
+                // Until the client has taken this one, nobody asks for the next.
+                if let Some(upload) = self.exchange.as_mut().and_then(|exchange| exchange.upload.as_mut()) {
+                    upload.rest();
+                }
+                return self.pass(frame);
+            }
             Poll::Ready(Some(Err(error))) => {
                 let session = self.exchange.as_ref().map(|exchange| &exchange.lease.session);
                 let kind =

@@ -19,6 +19,7 @@ use crate::error::{ErrorKind, ProxyError, Retry, Stage};
 use crate::upstream::attempt::failure;
 use crate::upstream::client::{Failure, OutRequest};
 use crate::upstream::endpoint::Slot;
+use crate::upstream::owed::Owed;
 use crate::upstream::patience::{Patience, Progress};
 use crate::upstream::pool::Pool;
 
@@ -48,12 +49,13 @@ pub(super) struct Exchange {
 impl Attempt {
     /// The response once its head is there. A body that streams is taken out of `request`, and put back when all that
     /// was taken of it is at hand.
-    pub(in crate::upstream) async fn run(self, request: &mut OutRequest) -> Result<Response, Failure> {
+    pub(in crate::upstream) async fn run(self, request: &mut OutRequest, owed: &Owed) -> Result<Response, Failure> {
         let Self { pool, lease, slot, started, reused } = self;
         let endpoint = Arc::clone(slot.guard.endpoint());
         let bounds = pool.params.timeouts;
         let tunnel = request::protocol(request).is_some();
-        let place = Place { pool: &pool, index: slot.index, endpoint: &endpoint, limit: bounds.connect, tunnel };
+        let place =
+            Place { pool: &pool, index: slot.index, endpoint: &endpoint, limit: bounds.connect, tunnel, again: false };
         let head = request::head(request, place, request.body.exact_len())
             .map_err(|kind| Failure { error: ProxyError::new(kind, Stage::Forward), replayable: false })?;
         let bodiless = matches!(request.body, Body::Empty);
@@ -74,7 +76,7 @@ impl Attempt {
             false => (Some(Box::new(Upload::new(stream, std::mem::take(&mut request.body)))), None),
         };
         let mut exchange = Exchange { upload, patience, pool, lease, slot, counted: 0 };
-        let broken = match head_of(&mut exchange, response, &request.interim).await {
+        let broken = match head_of(&mut exchange, response, &request.interim, owed).await {
             Ok(head) if tunnel && head.status().is_success() => {
                 return Ok(answer::switch(exchange, stream, head, request));
             }
@@ -96,7 +98,10 @@ impl Attempt {
             return Err(Failure { error, replayable: false });
         }
         let failure = match broken {
-            Broken::Unprocessed(kind) if whole => refused(kind),
+            Broken::Unprocessed(kind) if whole => {
+                lease.session.note_refusal();
+                refused(kind)
+            }
             Broken::Unprocessed(kind) | Broken::Other(kind) => failure(kind, false, reused && unread, whole),
         };
         if !matches!(failure.error.retry, Retry::StaleConnection | Retry::Unprocessed) {
@@ -148,10 +153,14 @@ async fn head_of(
     exchange: &mut Exchange,
     mut response: ResponseFuture,
     interim: &Interim,
+    owed: &Owed,
 ) -> Result<HttpResponse<RecvStream>, Broken> {
     let mut interims = 0;
     std::future::poll_fn(|cx| {
         exchange.poll_send(cx);
+        if exchange.is_sent() {
+            owed.request_sent();
+        }
         if let Some(error) = exchange.client_fault() {
             return Poll::Ready(Err(Broken::Other(error.kind)));
         }

@@ -60,8 +60,8 @@ pub(super) use sessions::{Acquired, Lease, Place, Sessions};
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Streams on one connection, whatever the origin allows: more share a fate and a congestion window to no gain.
 const STREAMS: usize = 128;
-/// Bytes of all answers together. The windows of all streams, so that clients that do not read never stop those that
-/// do.
+/// Bytes of all answers together. The windows of all streams, so that clients that do not read do not stop those that
+/// do by what they leave; [`SMALL_FRAMES`] bounds how small the pieces may be.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// The largest frame taken; the protocol's minimum.
 const FRAME: u32 = 16 * 1024;
@@ -71,6 +71,10 @@ const HEAD_BYTES: usize = 64 * 1024;
 const HEAD_FIELDS: usize = 100;
 /// Bytes of a head the crate takes: beyond it closes the connection, and all streams on it suffer for one.
 const HEAD_BYTES_READ: u32 = 256 * 1024;
+/// What frames of DATA below 256 bytes may lack to that while nobody has read them, all streams together; beyond it the
+/// crate closes the connection, since each costs memory that no window counts. One stream filled byte by byte: a single
+/// client that does not read costs the others nothing.
+const SMALL_FRAMES: usize = STREAM_WINDOW as usize * 256;
 /// 1xx heads one exchange may get; more is a flood.
 const INTERIM_HEADS: u32 = 32;
 /// Bytes of one upload the crate may hold.
@@ -99,6 +103,7 @@ fn builder() -> Builder {
         .max_frame_size(FRAME)
         .max_header_list_size(HEAD_BYTES_READ)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_reset_streams(RESET_MEMORY);
     builder
 }

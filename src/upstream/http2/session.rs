@@ -54,6 +54,8 @@ pub(super) struct Session {
     limit: Cell<usize>,
     /// The origin's SETTINGS have come.
     settled: Cell<bool>,
+    /// The origin has sent back a request it had not looked at.
+    refused: Cell<bool>,
     /// They allow extended CONNECT (RFC 8441).
     extended: Cell<bool>,
     /// Told when any of these change for the better, and at the end.
@@ -84,6 +86,7 @@ impl Session {
             open: Cell::new(0),
             limit: Cell::new(1),
             settled: Cell::new(false),
+            refused: Cell::new(false),
             extended: Cell::new(false),
             news: Notify::new(),
             idle_since: Cell::new(now()),
@@ -100,7 +103,7 @@ impl Session {
             endpoint: Arc::clone(endpoint),
             counted: (0, 0),
             cut: false,
-            watch: Watch { ping, heard: (0, now()), until: None, last: None, sleep: None },
+            watch: Watch { ping, heard: (0, now()), owed: false, until: None, last: None, sleep: None },
         };
         tokio::task::spawn_local(driver.run());
         Ok(session)
@@ -134,6 +137,16 @@ impl Session {
     /// The account of bytes of messages, for what moves them past [`Session::count_payload`].
     pub(super) fn payload(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.payload)
+    }
+
+    /// True when the origin has sent back a request without having looked at it.
+    pub(super) fn has_refused(&self) -> bool {
+        self.refused.get()
+    }
+
+    /// Notes that it did.
+    pub(super) fn note_refusal(&self) {
+        self.refused.set(true);
     }
 
     /// Since when it idles; `None` while a stream is open.
@@ -277,8 +290,10 @@ impl Driver {
 /// Whether the origin lives.
 struct Watch {
     ping: Option<PingPong>,
-    /// Bytes read at the last look, and when that last changed.
+    /// Bytes read at the last look, and since when it is silent: when that last changed, or it began to owe something.
     heard: (u64, Instant),
+    /// It owed something at the last look.
+    owed: bool,
     /// Until when the PING under way is to be answered, by whatever bytes.
     until: Option<Instant>,
     /// The last PING, and how much had been read then.
@@ -298,6 +313,11 @@ impl Watch {
         if received != self.heard.0 {
             (self.heard, self.until) = ((received, now), None);
         }
+        if owed && !self.owed {
+            // Who owes nothing may be silent.
+            self.heard.1 = now;
+        }
+        self.owed = owed;
         let due = match self.until {
             Some(until) => until,
             None if owed => self.next_ping(),
@@ -329,5 +349,26 @@ impl Watch {
             Some((before, at)) if received <= before + PONG => after.max(at + PING_APART),
             _ => after,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_origin_may_be_silent_while_it_owes_nothing() {
+        let long_ago = now().checked_sub(10 * PING_AFTER).expect("the clock has run for longer");
+        let mut watch = Watch { ping: None, heard: (1, long_ago), owed: false, until: None, last: None, sleep: None };
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(watch.poll(cx, false, 1).is_pending());
+        let begun = now();
+        assert!(watch.poll(cx, true, 1).is_pending());
+        assert!(watch.next_ping() >= begun + PING_AFTER, "it counts from the stream on");
+        let (_, since) = watch.heard;
+        assert!(watch.poll(cx, true, 1).is_pending());
+        assert_eq!(watch.heard.1, since, "and goes on counting");
     }
 }

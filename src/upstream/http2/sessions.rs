@@ -20,7 +20,7 @@ use super::session::Session;
 use crate::error::ErrorKind;
 use crate::policy::pool::OriginProtocol;
 use crate::upstream::client::Timings;
-use crate::upstream::connect::{Connected, Opening, connect};
+use crate::upstream::connect::{Connected, Opening, connect, now};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::idle::Key;
 use crate::upstream::numbers::OwnNumbers;
@@ -29,6 +29,9 @@ use crate::upstream::stream::Stream;
 
 /// Exchanges of one worker that may wait for a stream to one endpoint; the next one is told that the pool is full.
 const WAITERS: usize = 1024;
+
+/// How long after a failed attempt nobody opens another connection, while there are some that serve.
+const REST: Duration = Duration::from_secs(1);
 
 /// All HTTP/2 connections of one worker.
 #[derive(Debug, Default)]
@@ -53,6 +56,8 @@ pub(in crate::upstream) struct Place<'a> {
     pub(in crate::upstream) limit: Duration,
     /// For an extended CONNECT (RFC 8441).
     pub(in crate::upstream) tunnel: bool,
+    /// Once more, after a connection that failed or refused: one that has not is preferred.
+    pub(in crate::upstream) again: bool,
 }
 
 impl Sessions {
@@ -131,6 +136,8 @@ pub(super) struct Set {
     opening: Cell<usize>,
     /// How the last attempt to open one failed, and which one it was.
     failed: Cell<(u64, Option<ErrorKind>)>,
+    /// Until when no further connection is opened beside those that are there.
+    rests_until: Cell<Option<Instant>>,
     /// The last connection chose HTTP/1.1.
     http1: Cell<bool>,
     waiting: Cell<usize>,
@@ -146,6 +153,7 @@ impl Set {
             sessions: RefCell::default(),
             opening: Cell::new(0),
             failed: Cell::new((0, None)),
+            rests_until: Cell::new(None),
             http1: Cell::new(false),
             waiting: Cell::new(0),
             changed: Notify::new(),
@@ -157,14 +165,20 @@ impl Set {
         // Whoever waits was here before.
         let mut waited = self.waiting.get() == 0;
         loop {
-            if waited && let Some(lease) = self.take() {
+            if waited && let Some(lease) = self.take(place) {
                 if self.waiting.get() > 0 && self.has_room() {
                     self.changed.notify_one();
                 }
                 return Ok(Acquired::Stream(lease, true));
             }
-            if self.may_open(place.pool) {
-                return self.open(place, timings).await;
+            if self.may_open(place) {
+                match self.open(place, timings).await {
+                    Err(_) if self.takes_streams() => {
+                        waited = true;
+                        continue;
+                    }
+                    outcome => return outcome,
+                }
             }
             if self.waiting.get() >= WAITERS {
                 return Err(ErrorKind::PoolFull);
@@ -174,21 +188,39 @@ impl Set {
         }
     }
 
-    /// A stream of the first connection with room.
-    fn take(self: &Rc<Self>) -> Option<Lease> {
+    /// A stream of the first connection with room. None of one that has refused a request, where that may go out on
+    /// another one instead.
+    fn take(self: &Rc<Self>, place: Place<'_>) -> Option<Lease> {
         let sessions = self.sessions.borrow();
-        let session = sessions.iter().find(|session| session.has_room())?;
-        Some(Lease::new(Rc::clone(session), Rc::clone(self)))
+        let willing = || sessions.iter().find(|session| session.has_room() && !session.has_refused());
+        let any = || sessions.iter().find(|session| session.has_room());
+        let session = match place.again {
+            false => any(),
+            true => willing().or_else(|| if self.may_open(place) { None } else { any() }),
+        };
+        session.map(|session| Lease::new(Rc::clone(session), Rc::clone(self)))
     }
 
-    /// One at a time, unless each gives room for one exchange only.
-    fn may_open(&self, pool: &Pool) -> bool {
-        if pool.params.protocol == OriginProtocol::Auto && self.http1.get() {
+    /// One at a time, unless each gives room for one exchange only; and not right behind one that failed, while others
+    /// serve.
+    fn may_open(&self, place: Place<'_>) -> bool {
+        let params = &place.pool.params;
+        if params.protocol == OriginProtocol::Auto && self.http1.get() {
             return true;
         }
         let sessions = self.sessions.borrow();
-        let all_known = self.opening.get() == 0 && sessions.iter().all(|session| session.is_settled());
-        all_known && sessions.len() < pool.params.keep_alive.idle.max(1) && !self.has_room()
+        let (mut live, mut settled, mut room) = (0, true, false);
+        for session in sessions.iter().filter(|session| session.takes_streams()) {
+            live += 1;
+            settled &= session.is_settled();
+            room |= session.has_room() && !(place.again && session.has_refused());
+        }
+        let rests = live > 0 && self.rests_until.get().is_some_and(|until| now() < until);
+        self.opening.get() == 0 && settled && live < params.keep_alive.idle.max(1) && !room && !rests
+    }
+
+    fn takes_streams(&self) -> bool {
+        self.sessions.borrow().iter().any(|session| session.takes_streams())
     }
 
     fn has_room(&self) -> bool {
@@ -198,7 +230,8 @@ impl Set {
     /// True when there are connections, and what they take is taken.
     fn is_full(&self) -> bool {
         let sessions = self.sessions.borrow();
-        !sessions.is_empty() && sessions.iter().all(|session| session.is_settled() && !session.has_room())
+        let mut live = sessions.iter().filter(|session| session.takes_streams()).peekable();
+        live.peek().is_some() && live.all(|session| session.is_settled() && !session.has_room())
     }
 
     /// Opens a connection. Others wait for it meanwhile, and hear of its failure.
@@ -209,6 +242,7 @@ impl Set {
                 Ok(connected) => connected,
                 Err(kind) => {
                     self.failed.set((self.failed.get().0 + 1, Some(kind)));
+                    self.rests_until.set(Some(now() + REST));
                     return Err(kind);
                 }
             };
@@ -225,13 +259,14 @@ impl Set {
         Ok(Acquired::Stream(lease, false))
     }
 
-    /// Until something has changed.
+    /// Until something has changed. That another connection could not be opened is nobody's failure while there are some
+    /// whose streams will end.
     async fn wait(&self) -> Result<(), ErrorKind> {
         let before = self.failed.get().0;
         let _waiting = Waiting::new(self);
         self.changed.notified().await;
         match self.failed.get() {
-            (count, Some(kind)) if count > before => Err(kind),
+            (count, Some(kind)) if count > before && !self.takes_streams() => Err(kind),
             _ => Ok(()),
         }
     }
@@ -248,6 +283,7 @@ impl Set {
     }
 
     fn retire(&self, which: impl Fn(&Session) -> bool) {
+        let before = self.sessions.borrow().len();
         self.sessions.borrow_mut().retain(|session| {
             let retired = which(session) || !session.takes_streams();
             if retired {
@@ -255,6 +291,10 @@ impl Set {
             }
             !retired
         });
+        if self.sessions.borrow().len() < before {
+            // There is room for another connection.
+            self.tell_all();
+        }
     }
 
     /// True when nothing would be lost with it.

@@ -156,6 +156,14 @@ impl Upload {
         }
     }
 
+    /// Gives back what flow control has set aside for it: nobody may look after it for a while, and the window is the
+    /// connection's. The next [`Upload::poll`] asks anew.
+    pub(super) fn rest(&mut self) {
+        if self.state == State::Sending && !self.piece.is_empty() {
+            self.stream.reserve_capacity(0);
+        }
+    }
+
     /// Gives the crate as much of the piece as flow control allows.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.reserve_capacity(self.piece.len().min(PIECE));
