@@ -21,7 +21,7 @@ use crate::policy::cache::range::offer as offer_ranges;
 use crate::policy::cache::validation::{self, ConditionFacts};
 use crate::policy::encoding::{self, Breach, Coding, CompressParams, EncodeFacts};
 use crate::policy::mend;
-use crate::policy::optimise::{self, Made, Recipe, is_in_demand};
+use crate::policy::optimise::{self, Made, OptimiseFacts, Recipe, is_in_demand};
 use crate::policy::validators::{self, Derivation};
 use crate::snapshot::Route;
 use crate::store::{Base, Child, ChildKind, Filling, Head, Joined, Life, MakeLead, Outcome};
@@ -282,6 +282,7 @@ impl Kept<'_> {
         let length = self.length.filter(|_| !self.recipe.is_empty() && !range::is_asked(exchange))?;
         let shared = &exchange.worker.shared;
         match self.life.made(plan.coding, self.recipe) {
+            Made::Child { rules, .. } if rules != 0 && !self.may_be_altered(rules) => None,
             Made::Child { level, rules } => {
                 let plan = plan.better(level, rules);
                 let child = shared.store.child(self.life, plan.kind());
@@ -297,6 +298,20 @@ impl Kept<'_> {
             }
             Made::Unasked | Made::UnderWay | Made::Nothing => None,
         }
+    }
+
+    /// Whether the head, which may have changed since, still allows what these optimisers made.
+    fn may_be_altered(&self, rules: u64) -> bool {
+        optimise::decide(&self.facts(), self.recipe.optimisers).is_ok_and(|optimiser| optimiser.fingerprint() == rules)
+    }
+
+    fn facts(&self) -> OptimiseFacts<'_> {
+        OptimiseFacts { status: self.head.status, headers: &self.head.headers }
+    }
+
+    /// True when no other bytes than those of `plan` go out under the same date: no coding and no optimiser is for them.
+    fn is_dated_alone(&self, plan: Plan) -> bool {
+        !plan.varies && optimise::decide(&self.facts(), self.recipe.optimisers).is_err()
     }
 
     /// The head that goes with all of it.
@@ -317,14 +332,16 @@ impl Kept<'_> {
 
     /// A part, where all of it is at hand or known to come; otherwise the body back.
     fn part(&self, exchange: &mut Exchange, plan: Plan, source: Body) -> Result<Result<Response, Body>, ProxyError> {
+        let dated_alone = self.is_dated_alone(plan);
         if !plan.changes() {
             return match source.exact_len() {
-                Some(length) => range::answer(exchange, self.whole(exchange, plan), length, source),
+                Some(length) => range::answer(exchange, self.whole(exchange, plan), (length, dated_alone), source),
                 None => Ok(Err(source)),
             };
         }
         let Some(child) = exchange.worker.shared.store.child(self.life, plan.kind()) else { return Ok(Err(source)) };
-        let cut = range::answer(exchange, self.whole(exchange, plan), child.body().remaining(), ready(&child))?;
+        let length = child.body().remaining();
+        let cut = range::answer(exchange, self.whole(exchange, plan), (length, dated_alone), ready(&child))?;
         Ok(cut.map_err(|_child| source))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, LAST_MODIFIED};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, ETAG, LAST_MODIFIED, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, Method, uri::Scheme};
 
 use super::question::{Asked, Question, passed_by};
@@ -120,6 +120,11 @@ fn would_store(base: &Base, asked: &Asked<'_>, params: &CacheParams) -> WouldSto
     }
 }
 
+/// A field by which clients identify themselves: whoever reads an explanation is not to become one of them.
+fn is_secret(name: &HeaderName) -> bool {
+    [COOKIE, AUTHORIZATION, PROXY_AUTHORIZATION].contains(name)
+}
+
 fn note(base: &Arc<Base>, selected: Option<&Arc<Base>>, rules: u64, store: &Store, now: Now) -> StoredNote {
     let (head, terms) = (base.head(), base.terms());
     let seconds = |duration: std::time::Duration| duration.as_secs();
@@ -128,8 +133,10 @@ fn note(base: &Arc<Base>, selected: Option<&Arc<Base>>, rules: u64, store: &Stor
         Reuse::Fresh => "fresh",
         Reuse::Validate(why) | Reuse::OnlyIfCached(why) => why.token(),
     };
-    let vary =
-        head.selecting.fields().map(|(name, value)| VaryNote { name: name.to_string(), value: value.map(shown) });
+    let vary = head.selecting.fields().map(|(name, value)| VaryNote {
+        name: name.to_string(),
+        value: value.map(|value| if is_secret(name) { format!("({} bytes)", value.len()) } else { shown(value) }),
+    });
     let children = store.children(base.life()).into_iter().map(|(kind, child)| ChildNote {
         coding: kind.coding.map(|coding| coding.token()),
         level: kind.level,

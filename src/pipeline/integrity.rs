@@ -4,10 +4,11 @@
 //! Every page, script and JSON text that passes while any policy alters scripts or style sheets is searched for digests, in
 //! the stream. A file is altered only while no such digest is its own; one that is named later loses what was made of it.
 //! What pages of other sites check is not seen here: such files are loaded by CORS, and answers that allow it are left as
-//! they are.
+//! they are. Nor is a page of this site that passes another process or comes from another server: there the operator has
+//! to `forbid` the optimisers.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
@@ -25,10 +26,13 @@ use crate::transform::Filter;
 use crate::transform::coding::{DECODED_MAX, Decoder};
 use crate::transform::integrity::{Digest, Scanner};
 
-/// Digests that are remembered. Beyond, no script or style sheet is altered any more: better none than a wrong one.
-const NAMED_MAX: usize = 65_536;
-/// Files that were altered and may still be named.
+/// Digests of a generation; two are remembered. Those of the former that no page has named again since are forgotten when
+/// the younger is full.
+const NAMED_MAX: usize = 32_768;
+/// Digests of files that were altered and may still be named. Beyond, no further file is altered.
 const ALTERED_MAX: usize = 65_536;
+/// Stored responses with the same bytes that may all be altered.
+const EQUAL_MAX: usize = 16;
 
 /// What is known of digests. One a process.
 #[derive(Debug, Default)]
@@ -36,36 +40,79 @@ pub(super) struct Integrity(Mutex<Book>);
 
 #[derive(Debug, Default)]
 struct Book {
-    named: HashSet<Digest>,
-    altered: HashMap<Digest, Weak<Life>>,
+    named: Named,
+    altered: HashMap<Digest, Vec<Weak<Life>>>,
+}
+
+/// The digests that pages name, in two generations.
+#[derive(Debug, Default)]
+struct Named {
+    young: HashSet<Digest>,
+    former: HashSet<Digest>,
+}
+
+impl Named {
+    /// True for one that was not known.
+    fn insert(&mut self, digest: Digest) -> bool {
+        if !self.young.insert(digest) {
+            return false;
+        }
+        let known = self.former.contains(&digest);
+        if self.young.len() >= NAMED_MAX {
+            let forgotten = self.former.difference(&self.young).count();
+            tracing::warn!(
+                forgotten,
+                kept = self.young.len(),
+                "pages name very many digests: the oldest are forgotten"
+            );
+            self.former = std::mem::take(&mut self.young);
+        }
+        !known
+    }
+
+    fn contains(&self, digest: &Digest) -> bool {
+        self.young.contains(digest) || self.former.contains(digest)
+    }
 }
 
 impl Integrity {
     /// Takes note that a page names this digest.
     pub(super) fn name(&self, digest: Digest) {
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if book.named.len() < NAMED_MAX && book.named.insert(digest) {
-            let altered = book.altered.remove(&digest).and_then(|life| life.upgrade());
+        if book.named.insert(digest) {
+            let altered = book.altered.remove(&digest).unwrap_or_default();
             drop(book);
-            if let Some(life) = altered {
-                life.pin();
-            }
+            altered.iter().filter_map(Weak::upgrade).for_each(|life| life.pin());
         }
     }
 
-    /// Whether the file with these bytes may be altered; it is remembered as one that is.
-    pub(super) fn allows(&self, bytes: &[u8], life: &std::sync::Arc<Life>) -> bool {
+    /// Takes note that the file with these bytes is altered, where it may be.
+    ///
+    /// # Errors
+    /// Why not, as a stable name.
+    pub(super) fn allow(&self, bytes: &[u8], life: &Arc<Life>) -> Result<(), &'static str> {
         let digests = [&SHA256, &SHA384, &SHA512].map(|algorithm| short(algorithm, bytes));
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if life.is_pinned() || digests.iter().any(|digest| book.named.contains(digest)) {
+            return Err("integrity");
+        }
         if book.altered.len() + digests.len() > ALTERED_MAX {
-            book.altered.retain(|_, life| life.strong_count() > 0);
+            book.altered.retain(|_, lives| lives.iter().any(|life| life.strong_count() > 0));
         }
-        let full = book.named.len() >= NAMED_MAX || book.altered.len() + digests.len() > ALTERED_MAX;
-        if full || life.is_pinned() || digests.iter().any(|digest| book.named.contains(digest)) {
-            return false;
+        let mut room = book.altered.len() + digests.len() <= ALTERED_MAX;
+        for digest in &digests {
+            if let Some(lives) = book.altered.get_mut(digest) {
+                lives.retain(|other| other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(life)));
+                room &= lives.len() < EQUAL_MAX;
+            }
         }
-        book.altered.extend(digests.map(|digest| (digest, std::sync::Arc::downgrade(life))));
-        true
+        if !room {
+            return Err("integrity_full");
+        }
+        for digest in digests {
+            book.altered.entry(digest).or_default().push(Arc::downgrade(life));
+        }
+        Ok(())
     }
 
     /// Searches bytes at hand.
@@ -142,5 +189,25 @@ impl Source for Watched {
 
     fn is_end(&self) -> bool {
         self.inner.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_no_more_is_forgotten_at_last() {
+        let mut named = Named::default();
+        let count = Digest::try_from(NAMED_MAX).expect("small");
+        for digest in 0..count {
+            assert!(named.insert(digest));
+        }
+        assert!(named.contains(&0) && !named.insert(0), "known, and named again");
+        for digest in count..2 * count {
+            assert!(named.insert(digest), "room for what is new");
+        }
+        assert!(named.contains(&0) && !named.contains(&1) && named.contains(&(2 * count - 1)));
+        assert!(named.young.len() + named.former.len() <= 2 * NAMED_MAX);
     }
 }

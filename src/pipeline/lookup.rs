@@ -223,6 +223,10 @@ impl Lookup<'_> {
                 let selecting = filling.head().selecting.of_request(request);
                 Ok(Step::Again(Some(selecting.hash(exchange.worker.shared.store.seeds()))))
             }
+            Outcome::Shared(Fetched::Validated(base)) if !base.head().serves(request, rules) => {
+                let selecting = base.head().selecting.of_request(request);
+                Ok(Step::Again(Some(selecting.hash(exchange.worker.shared.store.seeds()))))
+            }
             Outcome::Shared(Fetched::Validated(base)) => {
                 exchange.cache = Some(collapsed(why, &base.head().terms, exchange.now));
                 Ok(Step::Done(Found::Selected(Selected::Stored(base))))

@@ -32,17 +32,17 @@ pub(super) fn is_asked(exchange: &Exchange) -> bool {
 }
 
 /// The part that the client asked for of `whole`, whose head is the one that goes with all of it, and whose `length`
-/// bytes are in `body`. `Err` hands `body` back: the client gets the whole, and its record says why.
+/// bytes are in `body`, the only ones of their date or not. `Err` hands `body` back: the client gets the whole, and its record says why.
 ///
 /// # Errors
 /// `RangeNotSatisfiable`.
 pub(super) fn answer(
     exchange: &mut Exchange,
     whole: Response,
-    length: u64,
+    (length, dated_alone): (u64, bool),
     body: Body,
 ) -> Result<Result<Response, Body>, ProxyError> {
-    let facts = WholeFacts { status: whole.status, headers: &whole.headers, length };
+    let facts = WholeFacts { status: whole.status, headers: &whole.headers, length, dated_alone };
     match (range::decide(&exchange.head.method, &exchange.head.headers, &facts), body) {
         (Wanted::Nothing, _) => Err(ProxyError::new(ErrorKind::RangeNotSatisfiable(length), Stage::Encode)),
         (Wanted::One(part), Body::Stored(body)) => {
@@ -92,7 +92,8 @@ pub(super) async fn is_near(exchange: &Exchange, filling: &Filling, reader: &mut
     }
     let Some(length) = reader.expected() else { return false };
     let head = filling.head();
-    let facts = WholeFacts { status: head.status, headers: &head.headers, length };
+    // What is too little to answer with a part gets the whole, which is here as well.
+    let facts = WholeFacts { status: head.status, headers: &head.headers, length, dated_alone: true };
     match range::decide(&exchange.head.method, &exchange.head.headers, &facts) {
         Wanted::Whole(_) | Wanted::Nothing => true,
         Wanted::One(part) => {

@@ -40,7 +40,8 @@ use crate::transform::shrink::shrink;
 const ORDERS_MAX: usize = 1024;
 /// How much less of the processor the thread gets than a worker, in `nice` steps.
 const NICE: i32 = 10;
-/// Pairs of optimiser and URL that are remembered for their failures. Beyond, the oldest go.
+/// Pairs of optimiser and URL that are remembered for their failures. Beyond, those go whose time is over, and where none
+/// is, no more are remembered.
 const RECORDS_MAX: usize = 1024;
 
 /// The way to the workshop; cheap to clone. When the last is dropped, the thread ends behind its work.
@@ -160,17 +161,26 @@ impl Books {
             match order {
                 Order::Make { life, coding, recipe } => {
                     let Some(life) = life.upgrade() else { continue };
-                    let made = self.store.base(&life).map_or(Made::Unasked, |base| self.make(&base, coding, recipe));
-                    life.settle(coding, recipe, made);
+                    let base = self.store.base(&life);
+                    let make = || base.map_or(Made::Unasked, |base| self.make(&base, coding, recipe));
+                    life.settle(coding, recipe, self.guarded(make).unwrap_or(Made::Nothing));
                 }
                 Order::Search(life) => {
                     let base = life.upgrade().and_then(|life| self.store.base(&life));
-                    if let Some(plain) = base.and_then(|base| decoded(&base)) {
-                        self.integrity.search(&plain);
-                    }
+                    let search = || base.and_then(|base| decoded(&base)).map(|plain| self.integrity.search(&plain));
+                    let _panicked = self.guarded(search);
                 }
             }
         }
+    }
+
+    /// What `work` comes to; `None` where it panics, in a codec for one. The thread goes on with the next order.
+    fn guarded<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(work)).ok();
+        if done.is_none() {
+            self.count("body", "panic");
+        }
+        done
     }
 
     fn make(&self, base: &Base, coding: Option<Coding>, recipe: Recipe) -> Made {
@@ -218,8 +228,10 @@ impl Books {
         if self.is_held(optimiser, url, now) {
             return refused("quarantine");
         }
-        if optimiser.is_of_subresources() && !self.integrity.allows(plain, base.life()) {
-            return refused("integrity");
+        if optimiser.is_of_subresources()
+            && let Err(reason) = self.integrity.allow(plain, base.life())
+        {
+            return refused(reason);
         }
         let small = match catch_unwind(AssertUnwindSafe(|| shrink(optimiser, plain))) {
             Ok(Ok(small)) => Bytes::from(small),
@@ -253,8 +265,9 @@ impl Books {
         let level = if strong { strong_level(coding) } else { fast_level(coding) };
         let Some(coded) = encode(coding, level, body) else { return Made::Nothing };
         let fast = ChildKind { coding: Some(coding), level: fast_level(coding), rules: 0 };
-        let (now, small) =
-            (self.store.child(base.life(), fast).map(|child| child.body().remaining()), coded.len() as u64);
+        let own = || (mend::only_coding(&base.head().headers) == Some(coding)).then(|| base.body().remaining());
+        let now = self.store.child(base.life(), fast).map(|child| child.body().remaining()).or_else(own);
+        let small = coded.len() as u64;
         let worth = now.is_none_or(|now| if rules == 0 { optimise::is_gain(now, small) } else { small < now });
         if !worth {
             self.count(coding.token(), "no_gain");

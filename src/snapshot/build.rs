@@ -340,7 +340,8 @@ fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
     let rewrite = route.rewrite.and_then(|index| policies.rewrites.get(index));
     let compress = route.compress.and_then(|index| policies.compressions.get(index)).cloned();
     let recipe = Recipe {
-        optimisers: rewrite.map(|rewrite| rewrite.params.optimisers).unwrap_or_default(),
+        // The fields that are set on the way out are not on what is stored.
+        optimisers: rewrite.map(|rewrite| rewrite.params.optimisers).unwrap_or_default().under(&route.response.set),
         strong: compress.as_ref().is_some_and(|compress| compress.strong),
     };
     Route {

@@ -75,6 +75,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// True when this response answers a request with these fields, under these mandatory rules.
+    #[must_use]
+    pub fn serves(&self, request: &HeaderMap, rules: u64) -> bool {
+        self.rules == rules && self.selecting.matches(request)
+    }
+
     /// What validation looks at.
     #[must_use]
     pub fn view(&self) -> StoredView<'_> {

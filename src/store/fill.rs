@@ -112,7 +112,7 @@ impl Filling {
     /// True when this response answers a request with these fields, under these mandatory rules.
     #[must_use]
     pub fn serves(&self, request: &HeaderMap, rules: u64) -> bool {
-        self.head.rules == rules && self.head.selecting.matches(request)
+        self.head.serves(request, rules)
     }
 
     /// A reader of the whole body; `None` when its beginning is gone.

@@ -274,8 +274,11 @@ impl Store {
     pub fn freshen(&self, base: &Arc<Base>, head: Head, epoch: u64) -> Option<Arc<Base>> {
         let life = base.life();
         let marks = Mark::borne(&self.0.seeds, life.key(), &head.tags);
+        // A purge that walks the index meanwhile may find it under neither.
+        let former = life.marks();
         life.enter(&marks);
-        if self.0.purges.named_since(epoch, &self.0.seeds, life.key(), &marks) {
+        let named = |marks: &[Mark]| self.0.purges.named_since(epoch, &self.0.seeds, life.key(), marks);
+        if named(&marks) || former != marks && named(&former) {
             return None;
         }
         let fresh = Arc::new(base.with_head(head, epoch));

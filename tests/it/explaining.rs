@@ -193,3 +193,18 @@ fn people_read_it_too() {
     let words = gate.tell("explain http://x.example/ --listener nothing").unwrap_err();
     assert!(words.contains("there is no listener"), "{words}");
 }
+
+#[test]
+fn what_clients_identify_themselves_by_is_not_shown() {
+    let reply = Reply::new(200).field("Cache-Control", "public, max-age=60").field("Vary", "Cookie, Authorization");
+    let origin = Origin::always(reply.body("a"));
+    let gate = farm(&origin);
+    let request = Request::get("/a").field("Cookie", "session=5ec4e7").field("Authorization", "Bearer:5ec4e7");
+    gate.client().ask(&request).expect(200);
+    let told = explain(&gate, &Request::get("/a"));
+    assert_eq!(told["cache"]["stored"].as_array().map(Vec::len), Some(1), "{told:#}");
+    let vary = &told["cache"]["stored"][0]["vary"];
+    let shown =
+        json!([{ "name": "authorization", "value": "(13 bytes)" }, { "name": "cookie", "value": "(14 bytes)" }]);
+    assert_eq!(vary, &shown);
+}

@@ -130,14 +130,14 @@ fn later_hits_get_what_the_workshop_made() {
     let gate = optimising(&origin, "");
     let first = ask(&gate, "/a.js", "identity");
     assert_eq!((first.text(), first.field("etag")), (script(), Some("\"v1\"")), "the first answers go without");
-    let small = better(&gate, "/a.js", "identity", "\"v1--id0.101\"");
+    let small = better(&gate, "/a.js", "identity", "\"v1--id0.102\"");
     assert_eq!(small.body, shrink(Optimiser::JsWs, script().as_bytes()).unwrap());
     assert_eq!(small.field("content-length"), Some(small.body.len().to_string().as_str()));
-    let coded = better(&gate, "/a.js", "gzip", "\"v1--gzip9.101\"");
+    let coded = better(&gate, "/a.js", "gzip", "\"v1--gzip9.102\"");
     assert_eq!(coded.field("content-encoding"), Some("gzip"));
     assert!(coded.body.len() < small.body.len());
     // Whichever of them a client has, it has this representation.
-    for tag in ["\"v1\"", "\"v1--id0.101\"", "\"v1--gzip5.0\"", "\"v1--br11.101\""] {
+    for tag in ["\"v1\"", "\"v1--id0.102\"", "\"v1--gzip5.0\"", "\"v1--br11.102\""] {
         let request = Request::get("/a.js").field("Accept-Encoding", "gzip").field("If-None-Match", tag);
         assert_eq!(gate.client().ask(&request).status, 304, "{tag}");
     }
@@ -152,14 +152,14 @@ fn later_hits_get_what_the_workshop_made() {
 fn a_part_is_cut_from_the_bytes_of_the_origin() {
     let origin = Origin::always(cached("text/javascript").body(script()));
     let gate = optimising(&origin, "");
-    better(&gate, "/a.js", "identity", "\"v1--id0.101\"");
+    better(&gate, "/a.js", "identity", "\"v1--id0.102\"");
     let part = |condition: &str| {
         let request = Request::get("/a.js").field("Range", "bytes=10-19").field("If-Range", condition);
         gate.client().ask(&request)
     };
     let own = part("\"v1\"");
     assert_eq!((own.status, own.text()), (206, script()[10..20].to_owned()));
-    assert_eq!(part("\"v1--id0.101\"").status, 200, "offsets into other bytes mean nothing");
+    assert_eq!(part("\"v1--id0.102\"").status, 200, "offsets into other bytes mean nothing");
 }
 
 #[test]
@@ -205,14 +205,74 @@ fn a_file_that_a_page_names_by_its_digest_stays_as_it_is() {
     assert_eq!(ask(&gate, "/a.js", "identity").text(), script());
     // Altered already when it is named: its own bytes again, from then on.
     let gate = optimising(&origin, "");
-    better(&gate, "/a.js", "identity", "\"v1--id0.101\"");
-    let altered = Request::get("/a.js").field("If-None-Match", "\"v1--id0.101\"");
+    better(&gate, "/a.js", "identity", "\"v1--id0.102\"");
+    let altered = Request::get("/a.js").field("If-None-Match", "\"v1--id0.102\"");
     gate.client().ask(&altered).expect(304);
     gate.get("/").expect(200);
     assert_eq!(ask(&gate, "/a.js", "identity").text(), script());
     assert_eq!(gate.client().ask(&altered).expect(200).text(), script(), "altered copies are called back");
     let coded = ask(&gate, "/a.js", "gzip");
     assert!(coded.field("etag").is_some_and(|tag| tag.ends_with(".0\"")), "{:?}", coded.field("etag"));
+}
+
+#[test]
+fn every_file_with_the_bytes_that_a_page_names_stays_as_it_is() {
+    use aws_lc_rs::digest::{SHA256, digest};
+    let data = format!("[\n{}\n    0\n]", "    \"tide\" ,\n".repeat(400));
+    let names = [script(), data.clone()].map(|body| base64(digest(&SHA256, body.as_bytes()).as_ref()));
+    let page = format!("<!doctype html><script>load('sha256-{}', 'sha256-{}')</script>", names[0], names[1]);
+    let origin = Origin::start(move |seen| match seen.target.as_str() {
+        "/" => Reply::new(200).field("Content-Type", "text/html").body(&page),
+        "/a.json" => cached("application/json").body(&data),
+        _ => cached("text/javascript").body(script()),
+    });
+    let gate = optimising(&origin, "");
+    better(&gate, "/a.js", "identity", "\"v1--id0.102\"");
+    better(&gate, "/b.js", "identity", "\"v1--id0.102\"");
+    gate.get("/").expect(200);
+    for target in ["/a.js", "/b.js"] {
+        assert_eq!(ask(&gate, target, "identity").text(), script(), "{target}");
+    }
+    demand(&gate, "/a.json", "json-ws", "integrity");
+}
+
+#[test]
+fn what_a_route_sets_counts_for_optimisers() {
+    let origin = Origin::always(cached("text/javascript").body(script()));
+    let keys = "rewrite = \"small\"\ncache = \"pages\"\nresponse = { set = { Access-Control-Allow-Origin = \"*\" } }\n";
+    let gate = Tidegate::start(&(front(&origin, keys) + "[rewrite.small]\nlevel = \"safe\"\n[cache.pages]\n"));
+    for _ in 0..8 {
+        assert_eq!(ask(&gate, "/", "identity").field("etag"), Some("\"v1\""));
+    }
+    assert_eq!(gate.status()["workshop"]["outcomes"].as_array().map(Vec::len), Some(0), "nothing is even tried");
+}
+
+#[test]
+fn a_confirmation_that_forbids_it_takes_the_altered_copy_away() {
+    let origin = Origin::start(|seen| match seen.field("if-none-match") {
+        Some(_) => Reply::new(304).field("ETag", "\"v1\"").field("Cache-Control", "max-age=600, no-transform"),
+        None => cached("text/javascript").body(script()),
+    });
+    let gate = optimising(&origin, "");
+    better(&gate, "/a.js", "identity", "\"v1--id0.102\"");
+    gate.tell("purge --all --soft").unwrap();
+    let answer = ask(&gate, "/a.js", "identity");
+    assert_eq!(origin.requests(), 2);
+    assert_eq!((answer.text(), answer.field("etag")), (script(), Some("\"v1\"")));
+}
+
+#[test]
+fn a_date_names_no_part_where_other_bytes_share_it() {
+    let modified = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let now = "Mon, 07 Nov 1994 08:49:37 GMT";
+    for (kind, status) in [("text/javascript", 200), ("image/png", 206)] {
+        let reply = Reply::new(200).field("Content-Type", kind).field("Cache-Control", "max-age=999999999");
+        let origin = Origin::always(reply.field("Last-Modified", modified).field("Date", now).body(script()));
+        let gate = optimising(&origin, "");
+        ask(&gate, "/a", "identity");
+        let request = Request::get("/a").field("Range", "bytes=10-19").field("If-Range", modified);
+        assert_eq!(gate.client().ask(&request).status, status, "{kind}");
+    }
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -107,7 +107,8 @@ table! {
         level: RawRewriteLevel = RawRewriteLevel::Off,
         /// More optimisers, by name.
         filters: List<RawFilter> = List::default(),
-        /// Optimisers that are off whatever else is said.
+        /// Optimisers that are off whatever else is said. Say js-ws, css-ws and json-ws where pages that name files by
+        /// integrity digests do not pass this process: they are not seen then.
         forbid: List<RawFilter> = List::default(),
         /// When a rule fails: pass sends the rest unmodified, fail cuts the response.
         on_error: RawOnError = RawOnError::Pass,

@@ -139,6 +139,9 @@ pub struct WholeFacts<'a> {
     pub headers: &'a HeaderMap,
     /// Its bytes.
     pub length: u64,
+    /// No other bytes go out under the same `Last-Modified`: those of another coding, or of an optimiser, would not be told
+    /// from these by it.
+    pub dated_alone: bool,
 }
 
 /// True when the request asks for a part. Cost: one map lookup.
@@ -168,7 +171,7 @@ pub fn decide(method: &Method, request: &HeaderMap, whole: &WholeFacts<'_>) -> W
         Ok(specs) => specs,
         Err(reason) => return Wanted::Whole(reason),
     };
-    if !condition_holds(request, whole.headers) {
+    if !condition_holds(request, whole) {
         return Wanted::Whole(WholeReason::IfRange);
     }
     select(&specs, whole)
@@ -239,7 +242,8 @@ fn parse(request: &HeaderMap) -> Result<Vec<Spec>, WholeReason> {
 
 /// §13.1.5: true without the field; else only where it names the very bytes at hand, by a strong tag or a date that is as
 /// good as one.
-fn condition_holds(request: &HeaderMap, whole: &HeaderMap) -> bool {
+fn condition_holds(request: &HeaderMap, facts: &WholeFacts<'_>) -> bool {
+    let whole = facts.headers;
     let mut lines = request.get_all(IF_RANGE).iter();
     let Some(line) = lines.next() else { return true };
     if lines.next().is_some() {
@@ -253,7 +257,7 @@ fn condition_holds(request: &HeaderMap, whole: &HeaderMap) -> bool {
     let Some(modified) = dates::read(whole, &LAST_MODIFIED) else { return false };
     // What was modified within the second it was dated may have been modified once more (§8.8.2.2).
     let dated = dates::read(whole, &DATE);
-    date == modified && dated.is_some_and(|dated| dated > modified)
+    facts.dated_alone && date == modified && dated.is_some_and(|dated| dated > modified)
 }
 
 fn select(specs: &[Spec], whole: &WholeFacts<'_>) -> Wanted {
@@ -472,7 +476,11 @@ mod tests {
     /// What `Range: text` gets of `length` bytes without validators.
     fn asked(text: &str, length: u64) -> Wanted {
         let request = headers(&[("range", text)], Clock::System.now());
-        decide(&Method::GET, &request, &WholeFacts { status: StatusCode::OK, headers: &HeaderMap::new(), length })
+        decide(
+            &Method::GET,
+            &request,
+            &WholeFacts { status: StatusCode::OK, headers: &HeaderMap::new(), length, dated_alone: true },
+        )
     }
 
     fn whole(reason: WholeReason) -> Wanted {
@@ -534,7 +542,7 @@ mod tests {
         }
         let now = Clock::System.now();
         let twice = headers(&[("range", "bytes=0-1"), ("range", "bytes=2-3")], now);
-        let facts = WholeFacts { status: StatusCode::OK, headers: &HeaderMap::new(), length: 10 };
+        let facts = WholeFacts { status: StatusCode::OK, headers: &HeaderMap::new(), length: 10, dated_alone: true };
         assert_eq!(decide(&Method::GET, &twice, &facts), whole(WholeReason::Malformed));
         let once = headers(&[("range", "bytes=0-1")], now);
         assert_eq!(decide(&Method::HEAD, &once, &facts), whole(WholeReason::NotAsked));
@@ -590,7 +598,7 @@ mod tests {
         let now = Clock::System.now();
         let request = headers(&[("range", "bytes=0-9,100-109")], now);
         let coded = headers(&[("content-encoding", "gzip")], now);
-        let facts = WholeFacts { status: StatusCode::OK, headers: &coded, length: 100_000 };
+        let facts = WholeFacts { status: StatusCode::OK, headers: &coded, length: 100_000, dated_alone: true };
         assert_eq!(decide(&Method::GET, &request, &facts), whole(WholeReason::Coded));
     }
 
@@ -621,13 +629,21 @@ mod tests {
         ] {
             let request = headers(&[("range", "bytes=0-1"), ("if-range", condition)], now);
             let response = headers(response, now);
-            let facts = WholeFacts { status: StatusCode::OK, headers: &response, length: 10 };
+            let facts = WholeFacts { status: StatusCode::OK, headers: &response, length: 10, dated_alone: true };
             let expected = if holds { one(0, 1) } else { whole(WholeReason::IfRange) };
             assert_eq!(decide(&Method::GET, &request, &facts), expected, "{condition} {response:?}");
         }
         let both = headers(&[("range", "bytes=0-1"), ("if-range", "\"a\""), ("if-range", "\"a\"")], now);
+        let dated = headers(&[("last-modified", "@-10"), ("date", "@0")], now);
+        let request = headers(&[("range", "bytes=0-1"), ("if-range", "@-10")], now);
+        let facts = WholeFacts { status: StatusCode::OK, headers: &dated, length: 10, dated_alone: false };
+        assert_eq!(
+            decide(&Method::GET, &request, &facts),
+            whole(WholeReason::IfRange),
+            "a coded body has the same date"
+        );
         let tagged = headers(&[("etag", "\"a\"")], now);
-        let facts = WholeFacts { status: StatusCode::OK, headers: &tagged, length: 10 };
+        let facts = WholeFacts { status: StatusCode::OK, headers: &tagged, length: 10, dated_alone: true };
         assert_eq!(decide(&Method::GET, &both, &facts), whole(WholeReason::IfRange));
     }
 
@@ -738,7 +754,7 @@ mod tests {
             let mut request = HeaderMap::new();
             request.insert(RANGE, HeaderValue::try_from(text).expect("printable"));
             request.insert(IF_RANGE, HeaderValue::try_from(condition).expect("printable"));
-            let facts = WholeFacts { status: StatusCode::OK, headers: &HeaderMap::new(), length: 100 };
+            let facts = WholeFacts { status: StatusCode::OK, headers: &HeaderMap::new(), length: 100, dated_alone: true };
             prop_assert!(matches!(decide(&Method::GET, &request, &facts), Wanted::Whole(_)));
         }
     }

@@ -14,7 +14,7 @@
 pub mod quarantine;
 
 use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::encoding::{Coding, content_codings, forbids_transform, media_type};
 use super::rewrite::{charset, is_ascii_compatible};
@@ -33,7 +33,7 @@ pub enum Optimiser {
 }
 
 /// Part of every fingerprint: raise it when an optimiser comes to give other bytes.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 impl Optimiser {
     /// All there are. The place of each is its bit in fingerprints: only ever append.
@@ -69,17 +69,13 @@ impl Optimiser {
     /// The optimiser for a media type.
     fn of_type(media_type: &str) -> Option<Self> {
         let listed = |names: &[&str]| names.iter().any(|name| media_type.eq_ignore_ascii_case(name));
-        let ends = |suffix: &str| {
-            let at = media_type.len().checked_sub(suffix.len());
-            at.and_then(|at| media_type.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-        };
         if listed(&["text/javascript", "application/javascript", "application/x-javascript"]) {
             Some(Self::JsWs)
         } else if listed(&["text/css"]) {
             Some(Self::CssWs)
         } else if listed(&["image/svg+xml"]) {
             Some(Self::SvgWs)
-        } else if listed(&["application/json"]) || ends("+json") {
+        } else if listed(&["application/json", "application/ld+json", "application/manifest+json"]) {
             Some(Self::JsonWs)
         } else {
             None
@@ -89,6 +85,11 @@ impl Optimiser {
     /// True when what it changes may be guarded by an `integrity` attribute on some page.
     #[must_use]
     pub fn is_of_subresources(self) -> bool {
+        matches!(self, Self::JsWs | Self::CssWs | Self::JsonWs)
+    }
+
+    /// True when source maps speak of the lines it moves.
+    fn moves_lines(self) -> bool {
         matches!(self, Self::JsWs | Self::CssWs)
     }
 }
@@ -105,7 +106,10 @@ pub fn is_fingerprint(rules: u64) -> bool {
 pub fn may_name_others(headers: &HeaderMap) -> bool {
     media_type(headers).is_some_and(|name| {
         let is_page = ["text/html", "application/xhtml+xml"].iter().any(|page| name.eq_ignore_ascii_case(page));
-        is_page || matches!(Optimiser::of_type(name), Some(Optimiser::JsWs | Optimiser::JsonWs))
+        let of_json = name.len().checked_sub("+json".len()).and_then(|at| name.get(at..));
+        is_page
+            || of_json.is_some_and(|end| end.eq_ignore_ascii_case("+json"))
+            || matches!(Optimiser::of_type(name), Some(Optimiser::JsWs | Optimiser::JsonWs))
     })
 }
 
@@ -130,6 +134,18 @@ impl Optimisers {
     #[must_use]
     pub fn without(self, optimiser: Optimiser) -> Self {
         Self(self.0 & !optimiser.bit())
+    }
+
+    /// Those that still may work where these fields are set on every response behind the store.
+    #[must_use]
+    pub fn under(self, set: &[(HeaderName, HeaderValue)]) -> Self {
+        let headers = HeaderMap::from_iter(set.iter().cloned());
+        let barred = |optimiser: &Optimiser| {
+            forbids_transform(&headers)
+                || optimiser.is_of_subresources() && is_checked_elsewhere(&headers)
+                || optimiser.moves_lines() && has_source_map(&headers)
+        };
+        Optimiser::ALL.into_iter().filter(barred).fold(self, Self::without)
     }
 
     /// Whether it is on.
@@ -240,6 +256,8 @@ pub enum NotOptimised {
     Charset,
     /// Other sites may load it by CORS, and check it against an `integrity` that is on their pages.
     Cors,
+    /// A field names a source map, which would lie about other lines.
+    SourceMap,
 }
 
 impl NotOptimised {
@@ -253,6 +271,7 @@ impl NotOptimised {
             Self::Undecodable => "undecodable",
             Self::Charset => "charset",
             Self::Cors => "cors",
+            Self::SourceMap => "source_map",
         }
     }
 }
@@ -284,10 +303,22 @@ fn judge(facts: &OptimiseFacts<'_>, optimiser: Optimiser) -> Result<(), NotOptim
     if !charset(facts.headers).is_none_or(is_ascii_compatible) {
         return Err(NotOptimised::Charset);
     }
-    if optimiser.is_of_subresources() && facts.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+    if optimiser.is_of_subresources() && is_checked_elsewhere(facts.headers) {
         return Err(NotOptimised::Cors);
     }
+    if optimiser.moves_lines() && has_source_map(facts.headers) {
+        return Err(NotOptimised::SourceMap);
+    }
     Ok(())
+}
+
+fn is_checked_elsewhere(headers: &HeaderMap) -> bool {
+    headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
+}
+
+/// ECMA-426 §12.
+fn has_source_map(headers: &HeaderMap) -> bool {
+    headers.contains_key("sourcemap") || headers.contains_key("x-sourcemap")
 }
 
 #[cfg(test)]
@@ -344,13 +375,55 @@ mod tests {
                 vec![(CONTENT_TYPE, "text/css; charset=Shift_JIS")],
                 Err((Some(Optimiser::CssWs), NotOptimised::Charset)),
             ),
-            (200, vec![script, (ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Err((Some(Optimiser::JsWs), NotOptimised::Cors))),
-            (200, vec![(CONTENT_TYPE, "application/json"), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Ok(Optimiser::JsonWs)),
+            (
+                200,
+                vec![script.clone(), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")],
+                Err((Some(Optimiser::JsWs), NotOptimised::Cors)),
+            ),
+            (
+                200,
+                vec![(CONTENT_TYPE, "application/json"), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")],
+                Err((Some(Optimiser::JsonWs), NotOptimised::Cors)),
+            ),
+            (200, vec![(CONTENT_TYPE, "application/geo+json")], Err((None, NotOptimised::Type))),
+            (200, vec![script, (SOURCE_MAP, "a.map")], Err((Some(Optimiser::JsWs), NotOptimised::SourceMap))),
+            (200, vec![(CONTENT_TYPE, "application/json"), (SOURCE_MAP, "a.map")], Ok(Optimiser::JsonWs)),
         ] {
             assert_eq!(decided(status, &lines, on), expected, "{status} {lines:?}");
         }
         let without = on.without(Optimiser::CssWs);
         assert_eq!(decided(200, &[(CONTENT_TYPE, "text/css")], without), Err((None, NotOptimised::Type)));
+    }
+
+    const SOURCE_MAP: HeaderName = HeaderName::from_static("sourcemap");
+
+    #[test]
+    fn what_a_route_sets_bars_optimisers() {
+        let on = Optimisers::safe();
+        let svg = Optimisers::default().with(Optimiser::SvgWs);
+        for (name, value, left) in [
+            (CACHE_CONTROL, "max-age=9", on),
+            (CACHE_CONTROL, "max-age=9, no-transform", Optimisers::default()),
+            (ACCESS_CONTROL_ALLOW_ORIGIN, "*", svg),
+            (SOURCE_MAP, "a.map", svg.with(Optimiser::JsonWs)),
+        ] {
+            assert_eq!(on.under(&[(name.clone(), HeaderValue::from_static(value))]), left, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn pages_and_data_may_name_files() {
+        for (name, expected) in [
+            ("text/html", true),
+            ("text/javascript", true),
+            ("application/json", true),
+            ("application/importmap+json", true),
+            ("text/css", false),
+            ("+jso", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(name))]);
+            assert_eq!(may_name_others(&headers), expected, "{name}");
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //!
 //! All work is linear in the input and keeps its nesting on the heap, so that no input can exhaust a stack.
 //!
-//! Comments that say a licence (`/*! … */`, `@license`, `@preserve`, `@copyright`) and those that name a source map are
-//! kept.
+//! Comments that say a licence (`/*! … */`, `@license`, `@preserve`, `@copyright`) are kept. Scripts and style sheets that
+//! name a source map are refused: it would speak of lines that are no more.
 
 mod css;
 mod js;
@@ -29,6 +29,8 @@ pub enum Refusal {
     Introspective,
     /// It has a part that works in ways white space may matter to: scripts in pictures, entities, two equal keys.
     Active,
+    /// It names a source map, which speaks of its lines and columns.
+    SourceMap,
     /// What was printed does not prove equal. Should never be seen.
     Unproven,
 }
@@ -43,6 +45,7 @@ impl Refusal {
             Self::Ambiguous => "ambiguous",
             Self::Introspective => "introspective",
             Self::Active => "active",
+            Self::SourceMap => "source_map",
             Self::Unproven => "unproven",
         }
     }
@@ -61,6 +64,9 @@ pub fn shrink(optimiser: Optimiser, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         Some(rest) => (BOM, rest),
         None => (&b""[..], text),
     };
+    if matches!(optimiser, Optimiser::JsWs | Optimiser::CssWs) && text.contains("sourceMappingURL=") {
+        return Err(Refusal::SourceMap);
+    }
     let small = match optimiser {
         Optimiser::JsWs => js::shrink(text),
         Optimiser::CssWs => css::shrink(text),
@@ -76,9 +82,7 @@ pub fn shrink(optimiser: Optimiser, body: &[u8]) -> Result<Vec<u8>, Refusal> {
 fn is_kept_comment(comment: &str) -> bool {
     let inside = comment.get(2..).unwrap_or_default();
     inside.starts_with('!')
-        || ["@license", "@preserve", "@copyright", "@cc_on", "sourceMappingURL=", "sourceURL="]
-            .iter()
-            .any(|mark| inside.contains(mark))
+        || ["@license", "@preserve", "@copyright", "@cc_on", "sourceURL="].iter().any(|mark| inside.contains(mark))
 }
 
 #[cfg(test)]

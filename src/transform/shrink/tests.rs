@@ -165,7 +165,7 @@ fn line_ends_stay_where_a_statement_may_end() {
         ("a /* / */ / /b/", "a/ /b/"),
         ("`a ${ b + `c ${ d } ` } e`", "`a ${b+`c ${d} `} e`"),
         ("/*! l */ a // b\n// @license x\nc", "/*! l */a// @license x\nc"),
-        ("a // b\n//# sourceMappingURL=a.map\n", "a\n//# sourceMappingURL=a.map\n"),
+        ("a // b\n//# sourceURL=a.js\n", "a\n//# sourceURL=a.js\n"),
         ("a ? .5 : 1", "a? .5:1"),
         ("#!/bin/node\na", "#!/bin/node\na"),
     ] {
@@ -191,6 +191,7 @@ fn what_tokens_do_not_decide_is_refused() {
         ("a \u{a0} b", Refusal::Ambiguous),
         ("a.b(Function.prototype.toString)", Refusal::Introspective),
         ("document.currentScript . textContent", Refusal::Introspective),
+        ("a // b\n//# sourceMappingURL=a.map\n", Refusal::SourceMap),
         ("'a", Refusal::Malformed),
         ("`a${b`", Refusal::Malformed),
         ("/* a", Refusal::Malformed),
@@ -214,7 +215,6 @@ fn style_sheets_keep_the_spaces_they_look_at() {
         ("a /* x */ b{}", "a b{}"),
         ("a{b:c/* x */}", "a{b:c}"),
         ("/*! l */\na{}", "/*! l */a{}"),
-        ("a{}\n/*# sourceMappingURL=a.map */", "a{}/*# sourceMappingURL=a.map */"),
         ("a{b:\"x  y\" 'z'}", "a{b:\"x  y\" 'z'}"),
         ("a{b:url( x y.png )}", "refused"),
         ("a{b:url(  x.png  ) c}", "a{b:url(  x.png  ) c}"),
@@ -228,6 +228,13 @@ fn style_sheets_keep_the_spaces_they_look_at() {
         let expected = if expected == "refused" { Err(Refusal::Malformed) } else { Ok(expected.to_owned()) };
         assert_eq!(small(Optimiser::CssWs, body), expected, "{body}");
     }
+}
+
+#[test]
+fn a_source_map_keeps_its_lines() {
+    let sheet = "a{}\n/*# sourceMappingURL=a.map */";
+    assert_eq!(small(Optimiser::CssWs, sheet), Err(Refusal::SourceMap));
+    assert_eq!(small(Optimiser::JsonWs, "[ \"sourceMappingURL=a\" ]").as_deref(), Ok("[\"sourceMappingURL=a\"]"));
 }
 
 #[test]

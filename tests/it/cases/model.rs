@@ -555,7 +555,7 @@ fn answer(request: &Request<'_>, stored: &Stored, now: Now, from_cache: bool) ->
         range::offer(&mut headers);
     }
     let length = stored.body.len();
-    let facts = WholeFacts { status: stored.status, headers: &headers, length: length as u64 };
+    let facts = WholeFacts { status: stored.status, headers: &headers, length: length as u64, dated_alone: true };
     match range::decide(&request.method, &request.headers, &facts) {
         Wanted::Whole(reason) => ((stored.status, headers, stored.body.clone(), true), reason.token()),
         Wanted::Nothing => {
