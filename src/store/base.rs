@@ -23,7 +23,7 @@ use crate::policy::cache::vary::Selecting;
 use crate::policy::encoding::Coding;
 use crate::policy::optimise::{Made, Recipe};
 
-/// Most responses under one primary key that differ by `Vary`; for one more, the least used goes ([`make_room`]). A `Vary`
+/// Most responses under one primary key that differ by `Vary`; for one more, the least used goes. A `Vary`
 /// explosion thus costs its own key, not the store, and what is asked for stays.
 pub const MAX_VARIANTS: usize = 16;
 
