@@ -35,6 +35,7 @@ fn key_built(bencher: Bencher<'_, '_>) {
         query: Some("size=42&colour=brown&page=3"),
         policy: "pages",
         route: None,
+        content: None,
         headers: &headers,
     };
     bencher.bench_local(|| key::build(black_box(&facts), &params, &seeds));

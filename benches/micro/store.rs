@@ -45,6 +45,7 @@ impl Shop {
             query: None,
             policy: "pages",
             route: None,
+            content: None,
             headers: &HeaderMap::new(),
         };
         build(&facts, &KeyParams::default(), self.store.seeds())

@@ -82,6 +82,16 @@ impl Body {
         self.size_hint().exact()
     }
 
+    /// The same body once more, where all of it is at hand. Cost: a reference.
+    #[must_use]
+    pub fn at_hand(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Full(bytes) => Some(Self::Full(bytes.clone())),
+            Self::Stored(_) | Self::Spool(_) | Self::Stream(_) => None,
+        }
+    }
+
     /// What stands next in a file of memory, to be sent from there; `None` when the next frame is to be polled for.
     pub fn take_file(&mut self) -> Option<FilePiece> {
         match self {

@@ -17,6 +17,7 @@ use crate::policy::cache::cookies;
 use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::CacheKey;
 use crate::policy::cache::next::Next;
+use crate::policy::cache::query::{self, ContentDigest};
 use crate::policy::cache::reuse::{self, Reuse, Validate};
 use crate::policy::cache::stale::{self, StaleFacts};
 use crate::policy::cache::storing;
@@ -25,7 +26,7 @@ use crate::policy::uri::NormalUri;
 use crate::snapshot::Route;
 use crate::store::{Base, Found, Store};
 
-/// A request nobody made.
+/// A request nobody made, without content.
 #[derive(Debug, Clone)]
 pub struct Supposed<'a> {
     /// The method.
@@ -55,6 +56,7 @@ pub fn explain(mut supposed: Supposed<'_>, route: &Route, store: &Store, now: No
         uri: supposed.uri,
         headers: &supposed.headers,
         has_body: false,
+        content: query::takes_part(supposed.method, params).then(|| ContentDigest::of(&[])),
     };
     let told = Explanation { policy: policy.name.to_string(), ..Explanation::default() };
     let question = match Question::put(&asked, route, policy, store.seeds()) {
@@ -114,7 +116,11 @@ fn would_store(base: &Base, asked: &Asked<'_>, params: &CacheParams) -> WouldSto
     let head = base.head();
     let received = head.terms.freshness.received;
     let response = ResponseFacts { status: head.status, headers: &head.headers, sent: received, received };
-    match storing::decide(&RequestFacts { method: &Method::GET, ..asked.facts() }, &response, params) {
+    match storing::decide(
+        &RequestFacts { method: storing::fetched_by(asked.method), ..asked.facts() },
+        &response,
+        params,
+    ) {
         Ok(storable) => WouldStore { stored: true, reason: storable.terms.freshness.lifetime.source.token() },
         Err(reason) => WouldStore { stored: false, reason: reason.token() },
     }

@@ -111,7 +111,8 @@ impl Job {
     /// The same behind an answer. Neither a part nor a head alone could be kept, and what the client said to caches it said
     /// about its own answer.
     pub(super) fn behind(mut self, turn: RefreshTurn, slot: RefreshSlot) -> Self {
-        self.order.request.method = Method::GET;
+        let method = storing::fetched_by(&self.order.request.method).clone();
+        self.order.request.method = method;
         // The answer it runs behind is final.
         self.order.request.interim = Interim::default();
         for name in [RANGE, CACHE_CONTROL, PRAGMA] {
@@ -175,6 +176,7 @@ fn accept_encoding(route: &Route) -> HeaderValue {
 async fn run(job: Job, mut report: oneshot::Sender<Report>) {
     let Job { worker, route, policy, order, lead, keys, path, request, directives, validating, alone, behind } = job;
     let mut trace = Trace::default();
+    let method = storing::fetched_by(&order.request.method).clone();
     let answer = {
         let mut asking = std::pin::pin!(ask(&worker, &route, order, validating.clone(), &mut trace));
         tokio::select! {
@@ -190,7 +192,8 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
     };
     let standby = validating.map(|base| Standby { base, directives, params: &policy.params, behind: &behind });
     let alone = if behind.is_answer() { Alone::GoesOn } else { alone };
-    let judge = Judge { worker: &worker, route: &route, policy: &policy, path: &path, request: &request, alone };
+    let judge =
+        Judge { worker: &worker, route: &route, policy: &policy, method, path: &path, request: &request, alone };
     let trouble = match &answer {
         Ok(Answer::Confirmed(..)) => None,
         Ok(Answer::New(reply) | Answer::Head(reply, _)) => Trouble::of_status(reply.response.status),
@@ -376,6 +379,7 @@ struct Judge<'a> {
     worker: &'a Worker,
     route: &'a Route,
     policy: &'a CachePolicy,
+    method: Method,
     path: &'a str,
     request: &'a HeaderMap,
     alone: Alone,
@@ -383,7 +387,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn may_store(&self, status: StatusCode, headers: &HeaderMap, reply: &Reply) -> Result<Storable, NotStored> {
-        let request = RequestFacts { method: &Method::GET, path: self.path, headers: self.request, has_body: false };
+        let request = RequestFacts { method: &self.method, path: self.path, headers: self.request, has_body: false };
         let response = ResponseFacts { status, headers, sent: reply.sent, received: reply.received };
         storing::decide(&request, &response, &self.policy.params)
     }
@@ -434,7 +438,7 @@ impl Judge<'_> {
     ) {
         let store = &self.worker.shared.store;
         let verdict = self.may_store(reply.response.status, &reply.response.headers, &reply);
-        let rewritten = rewrite::run(self.worker, self.route, &Method::GET, reply.response);
+        let rewritten = rewrite::run(self.worker, self.route, &self.method, reply.response);
         let alone = |lead: FetchLead, reason: &'static str, response, report| {
             lead.release(reason);
             tell(report, Ok(Landed::Alone(response)), trace.clone(), None, Err(reason));

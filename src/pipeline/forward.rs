@@ -41,7 +41,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// The same order once more. Orders for the cache have no body.
+    /// The same order once more. Orders for the cache have no body but one at hand, that of a QUERY.
     pub(super) fn repeat(&self) -> Self {
         Self { pool: Arc::clone(&self.pool), request: repeat(&self.request), ..*self }
     }
@@ -55,13 +55,13 @@ impl Order {
     }
 }
 
-/// A copy of a request without a body.
+/// A copy of a request, with its body where that is at hand.
 pub(super) fn repeat(request: &OutRequest) -> OutRequest {
     OutRequest {
         method: request.method.clone(),
         target: request.target.clone(),
         headers: request.headers.clone(),
-        body: Body::Empty,
+        body: request.body.at_hand().unwrap_or_default(),
         interim: request.interim.clone(),
         upgrade: request.upgrade,
         websocket_key: request.websocket_key.clone(),
@@ -158,7 +158,8 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
         websocket_key,
         client: (!for_cache).then_some((exchange.peer.client, exchange.peer.local)),
         headers,
-        body: Body::Empty,
+        // The client's own goes with the client's own request alone.
+        body: if for_cache { exchange.body.at_hand().unwrap_or_default() } else { Body::Empty },
         // Of many who wait for one fetch it is the client that caused it who gets them.
         interim: exchange.head.interim.clone(),
     };
@@ -217,11 +218,12 @@ pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -
     let mut retries =
         Retries { worker, pool: &pool, method, key, stay, made: 0, silent_used: false, tried: Vec::new() };
     let mut slot = retries.first().await.map_err(no_endpoint)?;
+    // Once sent, a body is gone that was not at hand.
+    let at_hand = request.body.at_hand();
+    let again = || at_hand.as_ref().and_then(Body::at_hand);
     loop {
         let label = Arc::clone(slot.guard.endpoint().label());
         let mut index = slot.index;
-        // Once sent, a body is gone that was not at hand.
-        let bodyless = matches!(request.body, Body::Empty);
         let mut sent = worker.now();
         let outcome = match hedge::delay(&pool, &request).filter(|_| retries.made == 0) {
             None => worker.connections.send(&pool, slot, &mut request, !retries.silent_used).await,
@@ -245,7 +247,10 @@ pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -
             Ok(answer) => {
                 let failure = Failure::Status(answer.response.status.as_u16());
                 let headers = &answer.response.headers;
-                if bodyless && let Some(next) = retries.next(failure, index, true, Some((headers, received))) {
+                if let Some(body) = again()
+                    && let Some(next) = retries.next(failure, index, true, Some((headers, received)))
+                {
+                    request.body = body;
                     note(Some("status"));
                     drop(answer);
                     slot = next.after_pause().await;
@@ -260,7 +265,12 @@ pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -
             Err(failed) => {
                 note(Some(failed.error.kind.row().reason));
                 match retries.next(Failure::Error(failed.error), index, failed.replayable, None) {
-                    Some(next) => slot = next.after_pause().await,
+                    Some(next) => {
+                        if let Some(body) = again() {
+                            request.body = body;
+                        }
+                        slot = next.after_pause().await;
+                    }
                     None => return Err(failed.error),
                 }
             }

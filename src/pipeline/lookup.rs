@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::context::Exchange;
 use super::encode::Selected;
 use super::fetch::{self, Job, Landed};
+use super::query::gather;
 use super::question::{Asked, Question, passed_by};
 use super::range::{self, Behind};
 use super::rewrite;
@@ -19,6 +20,7 @@ use crate::policy::cache::bypass::{Participation, ReuseOnly};
 use crate::policy::cache::cookies;
 use crate::policy::cache::key::{CacheKey, Seeds};
 use crate::policy::cache::next::Next;
+use crate::policy::cache::query;
 use crate::policy::cache::refresh;
 use crate::policy::cache::reuse::{self, Reuse, Validate};
 use crate::policy::cache::stale::{self, Grant, NotStale, Stale, StaleFacts};
@@ -65,11 +67,21 @@ struct Known {
 /// Looks the request up and waits for a collapsed fetch where there is one.
 ///
 /// # Errors
-/// What the fetch failed with; `OnlyIfCached` when the client forbade fetching (RFC 9111 §5.2.1.7).
+/// What the fetch failed with, or the client while it sent the content of a QUERY; `OnlyIfCached` when the client forbade fetching (RFC 9111 §5.2.1.7).
 pub(super) async fn run(exchange: &mut Exchange, route: &Arc<Route>) -> Result<Found, ProxyError> {
     let Some(policy) = route.cache.clone() else { return Ok(Found::Forward(None)) };
     cookies::strip(&mut exchange.head.headers, &policy.params.strip_cookies);
-    let question = match Question::put(&Asked::of(exchange), route, &policy, exchange.worker.shared.store.seeds()) {
+    let content = if query::takes_part(&exchange.head.method, &policy.params) {
+        // Boxed, so that whoever asks nothing of the kind carries none of it.
+        match Box::pin(gather(exchange, &policy.params)).await? {
+            Ok(content) => Some(content),
+            Err(reason) => return Ok(alone(exchange, passed_by(reason), reason.token())),
+        }
+    } else {
+        None
+    };
+    let asked = Asked { content, ..Asked::of(exchange) };
+    let question = match Question::put(&asked, route, &policy, exchange.worker.shared.store.seeds()) {
         Ok(question) => question,
         Err(reason) => return Ok(alone(exchange, passed_by(reason), reason.token())),
     };

@@ -18,6 +18,7 @@ mod hedge;
 mod integrity;
 mod lookup;
 mod purge;
+mod query;
 mod question;
 mod range;
 mod record;

@@ -11,6 +11,7 @@ use crate::policy::cache::bypass::{self, Bypass, Participation};
 use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
 use crate::policy::cache::next::{self, Next, NextFacts, Stored};
+use crate::policy::cache::query::ContentDigest;
 use crate::policy::cache::search::SearchRule;
 use crate::policy::cache::status::Forwarded;
 use crate::policy::cache::{CacheParams, RequestFacts};
@@ -27,6 +28,8 @@ pub(super) struct Asked<'a> {
     pub(super) uri: &'a NormalUri,
     pub(super) headers: &'a HeaderMap,
     pub(super) has_body: bool,
+    /// Of a QUERY that takes part: what was gathered of it.
+    pub(super) content: Option<ContentDigest>,
 }
 
 impl<'a> Asked<'a> {
@@ -38,6 +41,7 @@ impl<'a> Asked<'a> {
             uri: &exchange.uri,
             headers: &exchange.head.headers,
             has_body: exchange.body.exact_len() != Some(0),
+            content: None,
         }
     }
 
@@ -52,6 +56,8 @@ pub(super) struct Question {
     pub(super) key: CacheKey,
     pub(super) directives: RequestDirectives,
     pub(super) participation: Participation,
+    /// What origins said of queries concerns it.
+    heeds_rules: bool,
 }
 
 impl Question {
@@ -65,7 +71,8 @@ impl Question {
         if let Participation::Bypass(reason) = participation {
             return Err(reason);
         }
-        Ok(Self { key: key_of(asked, route, policy, seeds), directives, participation })
+        let heeds_rules = asked.content.is_none();
+        Ok(Self { key: key_of(asked, route, policy, seeds), directives, participation, heeds_rules })
     }
 
     /// Why its answer could not be stored whatever it is.
@@ -90,7 +97,8 @@ impl Question {
         look: impl Fn(&CacheKey) -> T,
         found: impl Fn(&T) -> &Found,
     ) -> (Option<CacheKey>, T) {
-        let Some(ruled) = store.ruled(&self.key) else { return (None, look(&self.key)) };
+        let ruled = if self.heeds_rules { store.ruled(&self.key) } else { None };
+        let Some(ruled) = ruled else { return (None, look(&self.key)) };
         let by_rule = look(&ruled);
         if matches!(found(&by_rule), Found::Base(_)) {
             return (Some(ruled), by_rule);
@@ -150,6 +158,7 @@ fn key_of(asked: &Asked<'_>, route: &Route, policy: &CachePolicy, seeds: &Seeds)
         query: asked.uri.query(),
         policy: &policy.name,
         route: route.in_key.then_some(&*route.name),
+        content: asked.content.as_ref(),
         headers: asked.headers,
     };
     key::build(&facts, &policy.params.key, seeds)

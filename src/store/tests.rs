@@ -790,7 +790,16 @@ fn location(target: &str, store: &Store) -> Location {
 fn asked(target: &str, store: &Store) -> CacheKey {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let none = HeaderMap::new();
-    let facts = KeyFacts { scheme: "http", host: "h", path, query, policy: "static", route: None, headers: &none };
+    let facts = KeyFacts {
+        scheme: "http",
+        host: "h",
+        path,
+        query,
+        policy: "static",
+        route: None,
+        content: None,
+        headers: &none,
+    };
     key::build(&facts, &KeyParams::default(), store.seeds())
 }
 

@@ -25,6 +25,8 @@ mod caching;
 mod cases;
 // Many clients, one fetch, one encoding; who goes away, who falls behind.
 mod collapsing;
+// RFC 10008: questions with content.
+mod querying;
 // A thousand of them.
 mod herd;
 // RFC 9110 §14: parts, from the store and past it.

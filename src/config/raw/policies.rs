@@ -49,6 +49,9 @@ table! {
         /// Does not store a page or data (HTML, JSON, XML) under a path that ends like a static file (.css, .png …): an answer
         /// to /account/x.css may be somebody's account.
         deception_guard: bool = true,
+        /// Stores answers to QUERY, too, by their request's body: the longest one that is held for that; a longer one is passed
+        /// through. Absent: every QUERY is passed through.
+        query_body: Size<KIB, { 16 * MIB }>,
         /// Names the cache key in Cache-Status (its first 512 bytes): to every client, with the values of keyed headers and
         /// cookies in it.
         cache_status_key: bool = false,

@@ -43,6 +43,7 @@ impl Validation<'_> {
             fill_after_abort: raw.fill_after_abort.value,
             early_refresh: raw.early_refresh.value,
             deception_guard: raw.deception_guard.value,
+            query_body: raw.query_body.given().map(|bound| bound.0),
             cache_status_key: raw.cache_status_key.value,
             tags: raw.tags.values().cloned().collect(),
             purge: raw.purge.given().and_then(|purge| self.purge(purge)),

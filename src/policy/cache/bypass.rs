@@ -1,10 +1,10 @@
 //! Whether the cache takes part in an exchange at all: decided from the request alone, before any lookup.
 
-use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE};
+use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{HeaderName, Method};
 
 use super::directives::RequestDirectives;
-use super::{BypassRule, CacheParams, RequestFacts, cookies, deception, pattern, range};
+use super::{BypassRule, CacheParams, RequestFacts, cookies, deception, pattern, query, range};
 use crate::policy::route::behind_prefix;
 
 /// See [`Bypass::MethodOverride`].
@@ -40,13 +40,17 @@ pub enum ReuseOnly {
 /// Why a request passes the cache by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bypass {
-    /// Neither GET nor HEAD.
+    /// Neither GET nor HEAD, nor a QUERY where the policy has `query_body`.
     Method,
     /// A field by which some origins let a GET become another method: its answer is not the URI's, and must not be
     /// everybody's.
     MethodOverride,
     /// A GET or HEAD with content: what it means is the origin's secret (RFC 9110 §9.3.1).
     RequestBody,
+    /// The content of a QUERY is longer than `query_body`.
+    QueryBodyTooLarge,
+    /// A QUERY for a part: what that is, the origin says.
+    QueryRange,
     /// `If-Match` or `If-Unmodified-Since`: only the origin may judge them (RFC 9111 §4.3.2).
     Precondition,
     /// `bypass = [{ cookie = … }]`
@@ -65,6 +69,8 @@ impl Bypass {
             Self::Method => "method",
             Self::MethodOverride => "method_override",
             Self::RequestBody => "request_body",
+            Self::QueryBodyTooLarge => "query_body_too_large",
+            Self::QueryRange => "query_range",
             Self::Precondition => "precondition",
             Self::CookieRule => "bypass_cookie",
             Self::PathRule => "bypass_path",
@@ -89,14 +95,18 @@ impl ReuseOnly {
 #[must_use]
 pub fn decide(request: &RequestFacts<'_>, directives: &RequestDirectives, params: &CacheParams) -> Participation {
     let headers = request.headers;
-    if *request.method != Method::GET && *request.method != Method::HEAD {
+    let is_plain = *request.method == Method::GET || *request.method == Method::HEAD;
+    if !is_plain && !query::takes_part(request.method, params) {
         return Participation::Bypass(Bypass::Method);
     }
     if METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name)) {
         return Participation::Bypass(Bypass::MethodOverride);
     }
-    if request.has_body {
+    if request.has_body && is_plain {
         return Participation::Bypass(Bypass::RequestBody);
+    }
+    if !is_plain && headers.contains_key(RANGE) {
+        return Participation::Bypass(Bypass::QueryRange);
     }
     if let Some(bypass) = params.bypass.iter().find_map(|rule| applies(rule, request)) {
         return Participation::Bypass(bypass);
@@ -156,7 +166,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::policy::cache::tests::{headers, params};
-    use http::HeaderName;
+    use http::{HeaderMap, HeaderName};
 
     fn check(method: &Method, path: &str, has_body: bool, lines: &[(&'static str, &str)]) -> Participation {
         let headers = headers(lines, Clock::System.now());
@@ -173,6 +183,33 @@ mod tests {
             &RequestDirectives::parse(&headers),
             &params,
         )
+    }
+
+    #[test]
+    fn a_query_takes_part_where_the_policy_says_so() {
+        use Participation::{Bypass as No, Full, ReuseOnly as Some};
+        let method = Method::from_bytes(b"QUERY").expect("a method");
+        let ask = |lines: &[(&'static str, &str)], params: &CacheParams| {
+            let headers = headers(lines, Clock::System.now());
+            let facts = RequestFacts { method: &method, path: "/", headers: &headers, has_body: true };
+            decide(&facts, &RequestDirectives::parse(&headers), params)
+        };
+        let bypass = vec![BypassRule::Header(HeaderName::from_static("x-no-cache"))];
+        let on = CacheParams { query_body: Option::Some(10), bypass, ..params() };
+        assert_eq!(ask(&[], &params()), No(Bypass::Method));
+        for (lines, expected) in [
+            (&[][..], Full),
+            (&[("if-none-match", "\"1\"")], Full),
+            (&[("cache-control", "no-store")], Some(ReuseOnly::RequestNoStore)),
+            (&[("range", "bytes=0-1")], No(Bypass::QueryRange)),
+            (&[("if-match", "\"1\"")], No(Bypass::Precondition)),
+            (&[("x-http-method", "GET")], No(Bypass::MethodOverride)),
+            (&[("x-no-cache", "")], No(Bypass::HeaderRule)),
+        ] {
+            assert_eq!(ask(lines, &on), expected, "{lines:?}");
+        }
+        let post = RequestFacts { method: &Method::POST, path: "/", headers: &HeaderMap::new(), has_body: true };
+        assert_eq!(decide(&post, &RequestDirectives::default(), &on), No(Bypass::Method));
     }
 
     #[test]

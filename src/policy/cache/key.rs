@@ -1,7 +1,7 @@
 //! The primary cache key: what two requests must share to be answered by one stored response.
 //!
 //! Scheme, host, normalised client-facing path and query (before prefix edits), the cache policy, the route where it
-//! matches on more than host and path, then what the policy's `key` adds. The parts are joined by single spaces, which
+//! matches on more than host and path, of a QUERY its content, then what the policy's `key` adds. The parts are joined by single spaces, which
 //! occur in none of them (anything outside printable ASCII is percent-encoded while joining), so two different requests
 //! cannot spell the same text.
 //!
@@ -12,8 +12,9 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
+use super::query::{self, ContentDigest};
 use super::search::SearchRule;
 use super::{KeyParams, cookies, pattern};
 
@@ -94,6 +95,8 @@ pub struct KeyFacts<'a> {
     pub policy: &'a str,
     /// The route's name, where it matches on more than host and path.
     pub route: Option<&'a str>,
+    /// Of a QUERY: its content; `None` = GET or HEAD.
+    pub content: Option<&'a ContentDigest>,
     /// The request's fields, for `key.headers` and `key.cookies`.
     pub headers: &'a HeaderMap,
 }
@@ -177,7 +180,12 @@ pub fn build(facts: &KeyFacts<'_>, params: &KeyParams, seeds: &Seeds) -> CacheKe
         text.push_str(" route=");
         push_value(&mut text, route.as_bytes());
     }
-    push_headers(&mut text, facts.headers, params);
+    if let Some(content) = facts.content {
+        text.push_str(" method=QUERY content=");
+        content.push(&mut text);
+        push_headers(&mut text, facts.headers, &query::METADATA);
+    }
+    push_headers(&mut text, facts.headers, &params.headers);
     push_cookies(&mut text, facts.headers, params);
     let mut digest = Digest::new(seeds);
     digest.write(text.get(location.clone()).unwrap_or_default());
@@ -294,8 +302,8 @@ fn is_ignored(name: &str, params: &KeyParams) -> bool {
         || (params.tracking && TRACKING.iter().any(|tracking| pattern::matches(tracking, name)))
 }
 
-fn push_headers(text: &mut String, headers: &HeaderMap, params: &KeyParams) {
-    for name in &params.headers {
+fn push_headers(text: &mut String, headers: &HeaderMap, names: &[HeaderName]) {
+    for name in names {
         text.push_str(" header:");
         text.push_str(name.as_str());
         // No `=` when absent: an absent and an empty field are two things.
@@ -341,7 +349,7 @@ fn escape(text: &mut String, part: &[u8], plain: impl Fn(u8) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     fn key(query: Option<&str>, headers: &[(&'static str, &str)], params: &KeyParams) -> CacheKey {
         let headers: HeaderMap = headers
@@ -355,6 +363,7 @@ mod tests {
             query,
             policy: "static",
             route: None,
+            content: None,
             headers: &headers,
         };
         let seeds = Seeds { first: RandomState::new(), second: RandomState::new() };
@@ -416,11 +425,13 @@ mod tests {
     fn hashes() {
         let params = KeyParams { headers: vec![HeaderName::from_static("x-lang")], ..KeyParams::default() };
         let seeds = Seeds { first: RandomState::new(), second: RandomState::new() };
+        let build_with = |headers: &HeaderMap, route: Option<&str>, content: Option<&ContentDigest>| {
+            let (scheme, host, path, policy) = ("http", "h", "/", "p");
+            build(&KeyFacts { scheme, host, path, query: None, policy, route, content, headers }, &params, &seeds)
+        };
         let keyed = |lang: &'static str, route| {
             let headers = [(HeaderName::from_static("x-lang"), HeaderValue::from_static(lang))].into_iter().collect();
-            let facts =
-                KeyFacts { scheme: "http", host: "h", path: "/", query: None, policy: "p", route, headers: &headers };
-            build(&facts, &params, &seeds)
+            build_with(&headers, route, None)
         };
         let (de, en, routed) = (keyed("de", None), keyed("en", None), keyed("de", Some("r")));
         assert_eq!(de, keyed("de", None));
@@ -445,6 +456,31 @@ mod tests {
         assert_ne!(ruled.uri, de.uri, "what is stored by a rule is stored apart");
         assert_ne!(ruled.hash, en.under(&rules[0], &seeds).hash);
         assert_ne!(ruled.hash, de.under(&rules[1], &seeds).hash);
+        let asked = |content: &str, fields: &[(&'static str, &'static str)]| {
+            let fields =
+                fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            build_with(&fields.collect(), None, Some(&ContentDigest::of(content.as_bytes())))
+        };
+        let json = [("content-type", "a/json; q=x y")];
+        let query = asked("", &json);
+        assert_eq!(
+            &*query.text,
+            "http://h/ cache=p method=QUERY \
+             content=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 \
+             header:content-type=a/json;%20q=x%20y header:content-encoding header:content-language header:x-lang"
+        );
+        assert_eq!((query.uri, query.place()), (de.uri, de.place()), "purged with its URL");
+        for other in [
+            asked("x", &json),
+            asked("", &[]),
+            asked("", &[("content-type", "a/json")]),
+            asked("", &[json[0], ("content-encoding", "gzip")]),
+            asked("", &[json[0], ("content-language", "de")]),
+            build_with(&HeaderMap::new(), None, None),
+        ] {
+            assert_ne!(query.hash, other.hash, "{}", other.text);
+        }
+        assert_eq!(query, asked("", &json));
         assert_ne!(de.hash >> 64, de.hash & u128::from(u64::MAX), "the halves are seeded apart");
     }
 }

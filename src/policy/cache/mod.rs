@@ -6,7 +6,8 @@
 //! [`refresh`] (should it be fetched anew behind the answer?), [`next`] (what all of that comes to), [`validation`]
 //! (what to ask the origin, and what a 304 means), [`storing`] (may the answer be kept, and on which [`storing::Terms`]), [`invalidation`]
 //! (what an unsafe request made untrue), [`range`] (which part of it the client gets), [`status`] (how the outcome is
-//! told). Beside them: [`deception`] (paths that are not what they seem), [`tags`] and [`groups`] (what responses are called) and [`purge`] (who may have them forgotten).
+//! told). Beside them: [`deception`] (paths that are not what they seem), [`query`] (the one method with content that takes
+//! part), [`tags`] and [`groups`] (what responses are called) and [`purge`] (who may have them forgotten).
 //!
 //! All of it is pure; every refusal is a named reason with a stable token.
 
@@ -22,6 +23,7 @@ pub mod key;
 pub mod next;
 pub mod pattern;
 pub mod purge;
+pub mod query;
 pub mod range;
 pub mod refresh;
 pub mod reuse;
@@ -99,6 +101,8 @@ pub struct CacheParams {
     pub early_refresh: bool,
     /// `deception_guard`: pages under paths of static files are not stored.
     pub deception_guard: bool,
+    /// `query_body` in bytes: the longest content of a QUERY that is gathered for its key; `None` = QUERY passes the cache by.
+    pub query_body: Option<u64>,
     /// `cache_status_key`: the key's text goes into `Cache-Status`.
     pub cache_status_key: bool,
     /// `tags`: the response fields that carry tags.
@@ -200,6 +204,7 @@ mod tests {
             fill_after_abort: true,
             early_refresh: true,
             deception_guard: true,
+            query_body: None,
             cache_status_key: false,
             tags: tags::DEFAULT_FIELDS.to_vec(),
             purge: None,

@@ -14,13 +14,13 @@ use super::freshness::{self, Freshness, Lifetime, LifetimeSource};
 use super::search::SearchRule;
 use super::tags::Tags;
 use super::vary::VaryRule;
-use super::{CacheParams, RequestFacts, ResponseFacts, dates, deception, targeted};
+use super::{CacheParams, RequestFacts, ResponseFacts, dates, deception, query, targeted};
 use crate::policy::validators::EntityTag;
 
 /// Why a response is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NotStored {
-    /// Not the answer to a GET.
+    /// Not the answer to a GET, nor to a QUERY where the policy has `query_body`.
     Method,
     /// The request said `no-store`.
     RequestNoStore,
@@ -162,7 +162,8 @@ pub fn decide(
     params: &CacheParams,
 ) -> Result<Storable, NotStored> {
     let (directives, expires_counts) = targeted::directives(response);
-    if *request.method != Method::GET {
+    let is_get = *request.method == Method::GET;
+    if !is_get && !query::takes_part(request.method, params) {
         return Err(NotStored::Method);
     }
     if RequestDirectives::parse(request.headers).no_store {
@@ -183,7 +184,14 @@ pub fn decide(
         return Err(if nobody { NotStored::NoFreshness } else { NotStored::NoValidator });
     }
     let tags = Tags::read(response.headers, &params.tags)?;
-    Ok(Storable { terms, vary, tags, search: SearchRule::read(response.headers) })
+    let search = if is_get { SearchRule::read(response.headers) } else { None };
+    Ok(Storable { terms, vary, tags, search })
+}
+
+/// The method whose answers are stored for requests with this one: GET answers HEAD as well.
+#[must_use]
+pub fn fetched_by(method: &Method) -> &Method {
+    if *method == Method::HEAD { &Method::GET } else { method }
 }
 
 /// What the response itself forbids.

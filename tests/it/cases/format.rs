@@ -57,6 +57,7 @@ pub struct Turn {
     /// `METHOD TARGET`
     pub start: Option<String>,
     pub expected: Vec<Expected>,
+    pub content: Option<String>,
     pub answer: Answer,
 }
 
@@ -259,7 +260,9 @@ fn exchange_line(exchange: &mut Exchange, mark: &str, rest: &str) -> Read {
                 exchange.origin.push(Turn::default());
             }
             let turn = exchange.origin.last_mut().ok_or("unreachable")?;
-            if is_start(rest) {
+            if let Some(content) = rest.strip_prefix(":body ") {
+                turn.content = Some(content.into());
+            } else if is_start(rest) {
                 turn.start = Some(rest.into());
             } else {
                 turn.expected.push(expected(rest)?);

@@ -39,7 +39,7 @@
 //! - `:body TEXT` is content. The origin's nth answer has the body `n` unless it says otherwise, so `< :body 1` means: what
 //!   came first. `<< :chunked` announces no length, `<< :cut` ends the body too early, `<< :close` closes without a word,
 //!   `<< :delay 2s` takes its time, `<< :behind` is fetched behind the client's answer, and stored before the case goes on.
-//!   A client's content comes with its length. `< :cut` is a body that must not look complete.
+//!   A client's content comes with its length; `>> :body TEXT` demands that the origin sees it. `< :cut` is a body that must not look complete.
 //! - `=` is our member of `Cache-Status`. It names `hit` or `fwd=…`, then all flags that are set (`stored`, `collapsed`), then
 //!   those parameters that matter to the case; `!detail` demands that there is none. `= -` demands no member at all.
 //! - Every `<<` must be used and no further request may reach the origin.
@@ -90,6 +90,8 @@ pub struct Asked {
     pub method: String,
     pub target: String,
     pub fields: BTreeMap<String, String>,
+    /// Over sockets, only where the case looks at it.
+    pub content: String,
 }
 
 impl Outcome {
@@ -204,6 +206,9 @@ fn check(exchange: &Exchange, outcome: &Outcome, given: usize) -> Vec<String> {
         if let Some(start) = turn.start.as_ref().filter(|start| **start != format!("{} {}", asked.method, asked.target))
         {
             faults.push(format!("the origin saw {} {} instead of {start}", asked.method, asked.target));
+        }
+        if let Some(content) = turn.content.as_ref().filter(|content| **content != asked.content) {
+            faults.push(format!("the origin saw content {:?} instead of {content:?}", asked.content));
         }
         faults.extend(fields_differ(&turn.expected, &asked.fields).map(|fault| format!("the origin saw {fault}")));
     }

@@ -15,6 +15,7 @@ use tidegate::policy::cache::invalidation::{self, TargetFacts};
 use tidegate::policy::cache::key::{self, CacheKey, KeyFacts, Seeds};
 use tidegate::policy::cache::next::{self, Next, NextFacts};
 use tidegate::policy::cache::purge::{self, Target};
+use tidegate::policy::cache::query::{self, ContentDigest};
 use tidegate::policy::cache::range::{self, Wanted, WholeFacts};
 use tidegate::policy::cache::refresh::{self, Setback};
 use tidegate::policy::cache::reuse::Validate;
@@ -105,7 +106,7 @@ impl Request<'_> {
         for name in [RANGE, CACHE_CONTROL, PRAGMA] {
             headers.remove(name);
         }
-        Self { method: Method::GET, uri: self.uri.clone(), headers, ..*self }
+        Self { method: storing::fetched_by(&self.method).clone(), uri: self.uri.clone(), headers, ..*self }
     }
 }
 
@@ -150,8 +151,12 @@ impl Farm<'_> {
             request_id: HeaderValue::from_static("1"),
         };
         fields::forward_request(&mut headers, &facts, &Identity::new(1));
-        let asked =
-            Asked { method: request.method.to_string(), target: request.uri.as_str().into(), fields: joined(&headers) };
+        let asked = Asked {
+            method: request.method.to_string(),
+            target: request.uri.as_str().into(),
+            fields: joined(&headers),
+            content: request.content.unwrap_or_default().into(),
+        };
         let answer = self.script.lock().unwrap().answer(asked, self.clock);
         if answer.end == End::Close {
             return None;
@@ -279,7 +284,9 @@ impl Model {
         let find = |key: &CacheKey| {
             self.stored.iter().position(|stored| stored.key == *key && stored.selecting.matches(&request.headers))
         };
-        let Some(rule) = self.rules.get(&exact.path_hash(&self.seeds)) else { return (exact.clone(), find(exact)) };
+        let heeds_rules = !query::takes_part(&request.method, &self.params);
+        let rule = self.rules.get(&exact.path_hash(&self.seeds)).filter(|_| heeds_rules);
+        let Some(rule) = rule else { return (exact.clone(), find(exact)) };
         let ruled = exact.under(rule, &self.seeds);
         let by_rule = find(&ruled);
         if by_rule.is_none() && self.stored.iter().any(|stored| stored.key == *exact) {
@@ -289,6 +296,8 @@ impl Model {
     }
 
     fn key(&self, request: &Request<'_>, uri: &NormalUri) -> CacheKey {
+        let content = query::takes_part(&request.method, &self.params);
+        let content = content.then(|| ContentDigest::of(request.content.unwrap_or_default().as_bytes()));
         let facts = KeyFacts {
             scheme: "http",
             host: SITE,
@@ -296,6 +305,7 @@ impl Model {
             query: uri.query(),
             policy: "model",
             route: None,
+            content: content.as_ref(),
             headers: &request.headers,
         };
         key::build(&facts, &self.params.key, &self.seeds)
@@ -433,7 +443,7 @@ impl Model {
     }
 
     fn may_store(&self, request: &Request<'_>, response: &ResponseFacts<'_>) -> Result<Storable, &'static str> {
-        let facts = RequestFacts { method: &Method::GET, has_body: false, ..request.facts() };
+        let facts = RequestFacts { method: storing::fetched_by(&request.method), has_body: false, ..request.facts() };
         storing::decide(&facts, response, &self.params).map_err(storing::NotStored::token)
     }
 
@@ -480,7 +490,7 @@ impl Model {
         reply: Reply,
         (exact, key, validating): (CacheKey, CacheKey, Option<usize>),
     ) -> (CacheStatus<'static>, Answer) {
-        let facts = RequestFacts { method: &Method::GET, has_body: false, ..request.facts() };
+        let facts = RequestFacts { method: storing::fetched_by(&request.method), has_body: false, ..request.facts() };
         let storable = match storing::decide(&facts, &reply.facts(), &self.params) {
             Ok(storable) => storable,
             Err(reason) => {

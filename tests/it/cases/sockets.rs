@@ -23,7 +23,7 @@ pub struct Product {
     clock: Clock,
     /// What the origin plays at the moment; cases are played one after the other.
     playing: Arc<Mutex<SharedScript>>,
-    _origin: Origin,
+    origin: Origin,
     _folder: TempDir,
 }
 
@@ -57,7 +57,7 @@ impl Product {
         };
         let params = (0..policies.len()).map(params).collect();
         let started = app::start(&main, clock.clone()).unwrap_or_else(|words| panic!("{words}"));
-        Self { started, params, clock, playing, _origin: origin, _folder: folder }
+        Self { started, params, clock, playing, origin, _folder: folder }
     }
 
     pub fn clock(&self) -> &Clock {
@@ -94,7 +94,10 @@ impl Player for Site<'_> {
         }
         let answer = self.ask(&request);
         if exchange.origin.iter().any(|turn| turn.answer.behind) {
-            self.settle(&exchange.target);
+            self.settle(exchange);
+        }
+        if exchange.origin.iter().any(|turn| turn.content.is_some()) {
+            self.look_at_content(script);
         }
         for field in script.lock().unwrap().asked.iter_mut().flat_map(|asked| asked.fields.values_mut()) {
             *field = field.replace(&self.host, super::model::SITE);
@@ -112,10 +115,26 @@ impl Site<'_> {
         answer
     }
 
+    /// The origin has read what the script was asked with; these are its last requests.
+    fn look_at_content(&self, script: &SharedScript) {
+        let seen = self.product.origin.seen();
+        let mut script = script.lock().unwrap();
+        for (asked, seen) in script.asked.iter_mut().rev().zip(seen.iter().rev()) {
+            asked.content = String::from_utf8_lossy(&seen.body).into_owned();
+        }
+    }
+
     /// Waits until what is fetched behind an answer is stored: until there is something fresh to be had without asking
     /// the origin.
-    fn settle(&mut self, target: &str) {
-        let fresh = Request::get(target).host(&self.host).field("Cache-Control", "only-if-cached, min-fresh=1");
+    fn settle(&mut self, exchange: &Exchange) {
+        let fresh = match &exchange.content {
+            None => Request::get(&exchange.target),
+            Some(content) => {
+                let fresh = Request::new(&exchange.method, &exchange.target).body(content.as_bytes());
+                exchange.fields.iter().fold(fresh, |fresh, (name, value)| fresh.field(name, value))
+            }
+        };
+        let fresh = fresh.host(&self.host).field("Cache-Control", "only-if-cached, min-fresh=1");
         poll("what was fetched behind an answer", || {
             let answer = self.ask(&fresh);
             let stale = answer.field("x-cache") == Some("STALE");
@@ -137,7 +156,8 @@ fn outcome(answer: &Answer) -> Outcome {
 
 /// Every answer closes its connection, so that a retry on a reused one never blurs what the origin was asked.
 fn reply(seen: &Seen, script: &SharedScript, clock: &Clock) -> Reply {
-    let asked = Asked { method: seen.method.clone(), target: seen.target.clone(), fields: joined(&seen.fields) };
+    let (method, target, fields) = (seen.method.clone(), seen.target.clone(), joined(&seen.fields));
+    let asked = Asked { method, target, fields, content: String::new() };
     let answer = script.lock().unwrap().answer(asked, clock);
     if answer.end == End::Close {
         return Reply::raw("");
