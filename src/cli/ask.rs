@@ -52,6 +52,19 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
+impl Answer {
+    /// The JSON as it came; an answer that is not 200 has told why by itself.
+    pub(super) fn print(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        writeln!(out, "{}", self.body.trim_end())?;
+        if self.status == 200 { Ok(()) } else { Err(Failure::Told) }
+    }
+
+    /// What went wrong, in `words` of the process.
+    pub(super) fn refusal(&self, words: &str) -> Failure {
+        Failure::Words(format!("the process answered {}: {words}", self.status))
+    }
+}
+
 fn parse_address(text: &str) -> Result<Address, String> {
     match text.strip_prefix("unix:") {
         Some(path) => Ok(Address::Unix(path.into())),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Failure;
-use super::ask::{Answer, Whom};
+use super::ask::Whom;
 
 /// By default it drains: it finishes what it has, keeps its sticky sessions, and takes nothing new.
 #[derive(Debug, clap::Args)]
@@ -49,20 +49,19 @@ fn parse_endpoint(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(arguments: &Arguments, config: &Path, out: &mut dyn Write) -> Result<(), Failure> {
-    let Answer { status, body } = arguments.whom.tell(config, "/endpoint", &arguments.order())?;
+    let answer = arguments.whom.tell(config, "/endpoint", &arguments.order())?;
     if arguments.json {
-        writeln!(out, "{}", body.trim_end())?;
-        return if status == 200 { Ok(()) } else { Err(Failure::Told) };
+        return answer.print(out);
     }
     let (pool, endpoint) = &arguments.endpoint;
-    match serde_json::from_str(&body) {
+    match serde_json::from_str(&answer.body) {
         Ok(Verdict::Done { state, configured, in_flight }) => {
             let until = if arguments.clear { "" } else { ", until cleared" };
             let says = format!("{state} (configured: {configured}{until}), {in_flight} in flight");
             Ok(writeln!(out, "{pool}/{endpoint} is {says}")?)
         }
-        Ok(Verdict::Refused { error }) => Err(Failure::Words(format!("the process answered {status}: {error}"))),
-        Err(_) => Err(Failure::Words(format!("the process answered {status}: {body}"))),
+        Ok(Verdict::Refused { error }) => Err(answer.refusal(&error)),
+        Err(_) => Err(answer.refusal(&answer.body)),
     }
 }
 

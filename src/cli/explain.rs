@@ -7,7 +7,7 @@ use std::path::Path;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use super::Failure;
-use super::ask::{Answer, Whom};
+use super::ask::Whom;
 use super::route::Request;
 
 #[derive(Debug, clap::Args)]
@@ -22,12 +22,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, config: &Path, out: &mut dyn Write) -> Result<(), Failure> {
-    let Answer { status, body } = arguments.whom.ask(config, "GET", &arguments.question())?;
-    if status != 200 {
-        return Err(Failure::Words(format!("the process answered {status}: {body}")));
+    let answer = arguments.whom.ask(config, "GET", &arguments.question())?;
+    if answer.status != 200 {
+        return Err(answer.refusal(&answer.body));
     }
-    writeln!(out, "{}", body.trim_end())?;
-    Ok(())
+    answer.print(out)
 }
 
 impl Arguments {

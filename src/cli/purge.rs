@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Failure;
-use super::ask::{Answer, Whom};
+use super::ask::Whom;
 
 /// Exactly one target.
 #[derive(Debug, clap::Args)]
@@ -50,19 +50,18 @@ enum Verdict {
 }
 
 pub(super) fn run(arguments: &Arguments, config: &Path, out: &mut dyn Write) -> Result<(), Failure> {
-    let Answer { status, body } = arguments.whom.tell(config, "/purge", &arguments.order())?;
+    let answer = arguments.whom.tell(config, "/purge", &arguments.order())?;
     if arguments.json {
-        writeln!(out, "{}", body.trim_end())?;
-        return if status == 200 { Ok(()) } else { Err(Failure::Told) };
+        return answer.print(out);
     }
-    match serde_json::from_str(&body) {
+    match serde_json::from_str(&answer.body) {
         Ok(Verdict::Done { purged, bytes, arriving, keys }) => {
             let done = if arguments.dry_run { "would purge" } else { "purged" };
             writeln!(out, "{done} {purged} responses of {bytes} bytes, and {arriving} on their way in")?;
             Ok(keys.unwrap_or_default().iter().try_for_each(|key| writeln!(out, "  {key}"))?)
         }
-        Ok(Verdict::Refused { error }) => Err(Failure::Words(format!("the process answered {status}: {error}"))),
-        Err(_) => Err(Failure::Words(format!("the process answered {status}: {body}"))),
+        Ok(Verdict::Refused { error }) => Err(answer.refusal(&error)),
+        Err(_) => Err(answer.refusal(&answer.body)),
     }
 }
 

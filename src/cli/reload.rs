@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::Failure;
-use super::ask::{Answer, Arguments};
+use super::ask::Arguments;
 use crate::observe::status::Fault;
 
 /// What `POST /reload` answers.
@@ -20,16 +20,15 @@ enum Verdict {
 }
 
 pub(super) fn run(arguments: &Arguments, config: &Path, out: &mut dyn Write) -> Result<(), Failure> {
-    let Answer { status, body } = arguments.whom.ask(config, "POST", "/reload")?;
+    let answer = arguments.whom.ask(config, "POST", "/reload")?;
     if arguments.json {
-        writeln!(out, "{}", body.trim_end())?;
-        return if status == 200 { Ok(()) } else { Err(Failure::Told) };
+        return answer.print(out);
     }
-    match serde_json::from_str(&body) {
+    match serde_json::from_str(&answer.body) {
         Ok(Verdict::Published { generation }) => Ok(writeln!(out, "generation {generation}")?),
         Ok(Verdict::Refused { errors }) => Err(Failure::Words(refusal(&errors))),
-        Ok(Verdict::Unanswered { error }) => Err(Failure::Words(format!("the process answered {status}: {error}"))),
-        Err(_) => Err(Failure::Words(format!("the process answered {status}: {body}"))),
+        Ok(Verdict::Unanswered { error }) => Err(answer.refusal(&error)),
+        Err(_) => Err(answer.refusal(&answer.body)),
     }
 }
 

@@ -4,14 +4,13 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Failure;
-use super::ask::{Answer, Arguments};
+use super::ask::Arguments;
 
 pub(super) fn run(arguments: &Arguments, config: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     let path = if arguments.json { "/status" } else { "/status?format=text" };
-    let Answer { status, body } = arguments.whom.ask(config, "GET", path)?;
-    if status != 200 {
-        return Err(Failure::Words(format!("the process answered {status}: {body}")));
+    let answer = arguments.whom.ask(config, "GET", path)?;
+    if answer.status != 200 {
+        return Err(answer.refusal(&answer.body));
     }
-    writeln!(out, "{}", body.trim_end())?;
-    Ok(())
+    answer.print(out)
 }

@@ -155,7 +155,7 @@ impl AnswerBody {
 }
 
 /// The trailers without fields that end at this hop.
-fn clean(mut trailers: HeaderMap) -> HeaderMap {
+pub(super) fn clean(mut trailers: HeaderMap) -> HeaderMap {
     forward_trailers(&mut trailers);
     trailers
 }

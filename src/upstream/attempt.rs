@@ -53,14 +53,7 @@ impl Attempt {
         let error = exchange.client_fault();
         let (unread, unsent) =
             (exchange.link.http.read() == read_before, exchange.link.http.written() == written_before);
-        let whole = match exchange.upload.map(|upload| upload.into_untouched()) {
-            None => true,
-            Some(Some(body)) => {
-                request.body = body;
-                true
-            }
-            Some(None) => false,
-        };
+        let whole = request.take_back(exchange.upload.map(|upload| upload.into_untouched()));
         if let Some(error) = error {
             return Err(Failure { error, replayable: false });
         }

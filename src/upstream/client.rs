@@ -56,6 +56,22 @@ pub struct OutRequest {
     pub client: Option<(SocketAddr, SocketAddr)>,
 }
 
+impl OutRequest {
+    /// Takes back what a failed attempt left of an upload: `None` = there was none, `Some(None)` = a part of it is gone.
+    /// Returns whether the request is as it was.
+    #[expect(clippy::option_option, reason = "the outer one is the upload")]
+    pub(super) fn take_back(&mut self, left: Option<Option<Body>>) -> bool {
+        match left {
+            None => true,
+            Some(Some(body)) => {
+                self.body = body;
+                true
+            }
+            Some(None) => false,
+        }
+    }
+}
+
 /// A response head with its body still to come.
 #[derive(Debug)]
 pub struct Answer {

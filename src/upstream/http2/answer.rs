@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Error, Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, UPGRADE};
-use http::{HeaderMap, Method, Response as HttpResponse, StatusCode};
+use http::{Method, Response as HttpResponse, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::exchange::{Exchange, first_piece};
@@ -16,10 +16,9 @@ use super::fits;
 use crate::body::http2::StreamTunnel;
 use crate::body::{Body, Response, Source, Upgrade};
 use crate::error::{ErrorKind, ProxyError, Stage};
-use crate::policy::fields::forward_trailers;
 use crate::policy::health::outlier::Failing;
 use crate::policy::websocket;
-use crate::upstream::answer::TUNNEL_IDLE;
+use crate::upstream::answer::{TUNNEL_IDLE, clean};
 use crate::upstream::client::OutRequest;
 use crate::upstream::patience::{Awaited, Exceeded};
 
@@ -184,12 +183,6 @@ impl AnswerBody {
             }))
         }))
     }
-}
-
-/// The trailers without fields that end at this hop.
-fn clean(mut trailers: HeaderMap) -> HeaderMap {
-    forward_trailers(&mut trailers);
-    trailers
 }
 
 impl Source for AnswerBody {

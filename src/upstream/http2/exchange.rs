@@ -86,14 +86,7 @@ impl Attempt {
         let error = exchange.client_fault();
         let Exchange { upload, lease, .. } = exchange;
         let unread = lease.session.received() == received;
-        let whole = match upload.map(|upload| upload.into_whole()) {
-            None => true,
-            Some(Some(body)) => {
-                request.body = body;
-                true
-            }
-            Some(None) => false,
-        };
+        let whole = request.take_back(upload.map(|upload| upload.into_whole()));
         if let Some(error) = error {
             return Err(Failure { error, replayable: false });
         }
