@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::support::gate::Gate;
 use crate::support::origin::{Origin, Reply};
-use crate::support::tidegate::{PLAIN, Tidegate, pool};
+use crate::support::tidegate::{PLAIN, Setup, Tidegate, pool};
 
 /// Origins that answer with their own name.
 fn origins(names: &[&'static str]) -> Vec<Origin> {
@@ -100,9 +100,11 @@ fn random_two_sees_the_weights_and_avoids_the_busy() {
 fn peak_ewma_leaves_the_slow_alone() {
     let held = Gate::new();
     let slow = Origin::always(Reply::new(500).body("").hold(&held));
-    let quick = Origin::always(Reply::ok("quick"));
-    let gate = Tidegate::start(&pooled(&[(&slow, ""), (&quick, "")], "balance = \"peak-ewma\""));
-    // Nobody is known: the first two exchanges go to different ones, whoever is slow.
+    let quick = Origin::always(Reply::ok("quick").hold(&held));
+    // One worker: two that pick in the same moment may pick the same.
+    let pool = pooled(&[(&slow, ""), (&quick, "")], "balance = \"peak-ewma\"");
+    let gate = Setup::new().start_alone(&pool);
+    // Nobody is known: two exchanges at once go to different ones, whoever is slow.
     let mut clients = [gate.client(), gate.client()];
     for client in &mut clients {
         client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
