@@ -12,7 +12,7 @@ use crate::support::tidegate::{PLAIN, Tidegate, front, pool};
 
 /// Short timeouts and no second attempt, so that each fault shows itself.
 const KEYS: &str =
-    "timeouts = { connect = \"300ms\", first_byte = \"200ms\", idle = \"200ms\" }\nretry = { attempts = 1 }\n";
+    "timeouts = { connect = \"900ms\", first_byte = \"600ms\", idle = \"600ms\" }\nretry = { attempts = 1 }\n";
 
 fn facing(origin: &Origin) -> Tidegate {
     Tidegate::start(&format!("{PLAIN}{}[[route]]\npool = \"web\"\n", pool("web", &[origin], KEYS)))
