@@ -228,7 +228,9 @@ pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -
         let outcome = match hedge::delay(&pool, &request).filter(|_| retries.made == 0) {
             None => worker.connections.send(&pool, slot, &mut request, !retries.silent_used).await,
             Some(delay) => {
-                let raced = hedge::race(worker, &pool, slot, &mut request, &retries.wanted(), delay).await;
+                // Boxed, and the wait in `first` too: what most exchanges never do takes no room in all of them.
+                let wanted = retries.wanted();
+                let raced = Box::pin(hedge::race(worker, &pool, slot, &mut request, &wanted, delay)).await;
                 (index, sent) = (raced.index, raced.sent);
                 if let Some((loser, attempt)) = raced.lost {
                     retries.lost(loser);
@@ -320,7 +322,9 @@ impl Retries<'_> {
     async fn first(&self) -> Result<Slot, NoEndpoint> {
         let wanted = self.wanted();
         match (self.worker.connections.pick(self.pool, &wanted), self.pool.params.queue) {
-            (Err(NoEndpoint::AllFull), Some(queue)) => self.worker.connections.wait(self.pool, queue, &wanted).await,
+            (Err(NoEndpoint::AllFull), Some(queue)) => {
+                Box::pin(self.worker.connections.wait(self.pool, queue, &wanted)).await
+            }
             (picked, _) => picked,
         }
     }

@@ -70,7 +70,8 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
             range::fill_behind(exchange, &route, behind, reply.as_ref()); // the whole, for others who want parts of it
             let reply = reply?;
             fill::invalidate(exchange, &reply.response).await; // what an unsafe request made untrue
-            let rewritten = rewrite::run(&exchange.worker, &route, &exchange.head.method, reply.response); // mandatory rules, in the stream
+            let method = &exchange.head.method;
+            let rewritten = rewrite::run(&exchange.worker, &route, method, reply.response); // mandatory rules, in the stream
             Selected::Passing(rewritten.response)
         }
     };
