@@ -163,7 +163,7 @@ pub fn needs_whole(facts: &RewriteFacts<'_>, params: &RewriteParams) -> bool {
 }
 
 /// The value of the `charset` parameter of `Content-Type`, without quotes.
-pub(super) fn charset(headers: &HeaderMap) -> Option<&str> {
+pub(in crate::policy) fn charset(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     value.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -172,7 +172,7 @@ pub(super) fn charset(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whether a byte below 0x80 is the ASCII character, whatever stands before it.
-pub(super) fn is_ascii_compatible(charset: &str) -> bool {
+pub(in crate::policy) fn is_ascii_compatible(charset: &str) -> bool {
     ASCII.iter().any(|name| charset.eq_ignore_ascii_case(name)) || begins(charset, &ASCII_FAMILIES)
 }
 
