@@ -14,6 +14,7 @@ use crate::policy::fields;
 use crate::policy::uri::NormalUri;
 use crate::snapshot::{Listener, Route, Snapshot};
 
+use super::hints::Page;
 use super::record::Record;
 use super::sticky::Session;
 use super::worker::Worker;
@@ -46,6 +47,8 @@ pub(super) struct Exchange {
     pub(super) trace: Trace,
     /// `lookup`: what the cache did; `None` on routes without a cache.
     pub(super) cache: Option<CacheStatus<'static>>,
+    /// `hints`: the page that the farm is asked for, where that is to be told or learned.
+    pub(super) page: Option<Rc<Page>>,
     /// `lookup`: the key's text, where the policy shows it.
     pub(super) cache_key: Option<Box<str>>,
 }
@@ -133,6 +136,7 @@ impl Exchange {
             session: None,
             trace: Trace::default(),
             cache: None,
+            page: None,
             cache_key: None,
             worker,
             peer,

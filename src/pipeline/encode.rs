@@ -20,8 +20,11 @@ use crate::error::{ProxyError, Stage};
 use crate::policy::cache::range::offer as offer_ranges;
 use crate::policy::cache::validation::{self, ConditionFacts};
 use crate::policy::encoding::{self, Breach, Coding, CompressParams, EncodeFacts};
+use crate::policy::filter::{Filter, Filters};
+use crate::policy::immutable;
 use crate::policy::mend;
 use crate::policy::optimise::{self, Made, OptimiseFacts, Recipe, is_in_demand};
+use crate::policy::own_tag;
 use crate::policy::validators::{self, Derivation};
 use crate::snapshot::Route;
 use crate::store::{Base, Child, ChildKind, Filling, Head, Joined, Life, MakeLead, Outcome};
@@ -62,13 +65,16 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Route, selected: Select
             if route.heeds_integrity && optimise::may_name_others(&base.head().headers) {
                 exchange.worker.shared.workshop.search(base.life());
             }
-            let recipe = route.recipe;
-            let kept = Kept { head: base.head(), life: base.life(), length, limit, alone, recipe };
+            if route.filters.study_bodies() {
+                exchange.worker.shared.workshop.study(&base);
+            }
+            let (recipe, filters) = (route.recipe, route.filters);
+            let kept = Kept { head: base.head(), life: base.life(), length, limit, alone, recipe, filters };
             kept.answer(exchange, compress, Body::Stored(base.body().clone())).await
         }
         Selected::Filling(filling, reader) => {
-            let recipe = Recipe::default();
-            let kept = Kept { head: filling.head(), life: filling.life(), length: None, limit, alone, recipe };
+            let (recipe, filters) = (Recipe::default(), route.filters);
+            let kept = Kept { head: filling.head(), life: filling.life(), length: None, limit, alone, recipe, filters };
             kept.answer(exchange, compress, Body::Spool(reader)).await
         }
     }
@@ -179,6 +185,9 @@ impl Plan {
     fn mend(self, headers: &mut HeaderMap) {
         if self.changes() {
             mend::recoded(headers, self.derivation());
+            if self.rules != 0 {
+                mend::undate_untagged(headers);
+            }
             if self.padding > 0 {
                 mend::weaken(headers);
             }
@@ -230,6 +239,8 @@ struct Kept<'a> {
     alone: Alone,
     /// What the route wants made of what is stored.
     recipe: Recipe,
+    /// What it wants said of it.
+    filters: Filters,
 }
 
 impl Kept<'_> {
@@ -319,6 +330,7 @@ impl Kept<'_> {
         let Head { status, headers, terms, .. } = self.head;
         let mut response = Response::new(*status, Body::Empty);
         response.headers = headers.clone();
+        self.say_more(&mut response.headers);
         plan.mend(&mut response.headers);
         if self.is_from_cache(exchange) {
             response.headers.insert(AGE, HeaderValue::from(terms.freshness.age(exchange.worker.now()).as_secs()));
@@ -328,6 +340,22 @@ impl Kept<'_> {
             offer_ranges(&mut response.headers);
         }
         response
+    }
+
+    /// Adds what the body's study brought to light.
+    fn say_more(&self, headers: &mut HeaderMap) {
+        if self.filters.contains(Filter::EtagOwn)
+            && own_tag::is_wanted(self.head.status, headers)
+            && let Some(tag) = self.life.own_tag()
+        {
+            headers.insert(ETAG, tag.clone());
+        }
+        if self.filters.contains(Filter::Immutable)
+            && self.life.is_immutable()
+            && immutable::is_fit(self.head.status, headers)
+        {
+            immutable::mark(headers);
+        }
     }
 
     /// A part, where all of it is at hand or known to come; otherwise the body back.

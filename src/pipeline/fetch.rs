@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::context::{Exchange, Trace};
 use super::fill::{self, Alone};
 use super::forward::{self, Order, Reply};
+use super::hints::{self, Page};
 use super::question::Keys;
 use super::rewrite;
 use super::worker::{RefreshSlot, Worker};
@@ -50,6 +51,8 @@ pub(super) struct Job {
     pub(super) keys: Keys,
     /// Normalised, client-facing.
     pub(super) path: Box<str>,
+    /// The page that it is, where its head is to be learned.
+    pub(super) page: Option<Rc<Page>>,
     /// The client's fields, cookies stripped: what `Vary` selects by.
     pub(super) request: HeaderMap,
     /// What the client says to caches: whether it would take a stored response in place of an error.
@@ -100,6 +103,7 @@ impl Job {
             lead,
             keys,
             path: exchange.uri.path().into(),
+            page: exchange.page.clone(),
             request,
             directives: policy.params.directives(&exchange.head.headers),
             validating,
@@ -174,7 +178,8 @@ fn accept_encoding(route: &Route) -> HeaderValue {
 }
 
 async fn run(job: Job, mut report: oneshot::Sender<Report>) {
-    let Job { worker, route, policy, order, lead, keys, path, request, directives, validating, alone, behind } = job;
+    let Job { worker, route, policy, order, lead, keys, path, page, request, directives, validating, alone, behind } =
+        job;
     let mut trace = Trace::default();
     let method = storing::fetched_by(&order.request.method).clone();
     let answer = {
@@ -193,7 +198,7 @@ async fn run(job: Job, mut report: oneshot::Sender<Report>) {
     let standby = validating.map(|base| Standby { base, directives, params: &policy.params, behind: &behind });
     let alone = if behind.is_answer() { Alone::GoesOn } else { alone };
     let judge =
-        Judge { worker: &worker, route: &route, policy: &policy, method, path: &path, request: &request, alone };
+        Judge { worker: &worker, route: &route, policy: &policy, method, path: &path, page, request: &request, alone };
     let trouble = match &answer {
         Ok(Answer::Confirmed(..)) => None,
         Ok(Answer::New(reply) | Answer::Head(reply, _)) => Trouble::of_status(reply.response.status),
@@ -381,6 +386,7 @@ struct Judge<'a> {
     policy: &'a CachePolicy,
     method: Method,
     path: &'a str,
+    page: Option<Rc<Page>>,
     request: &'a HeaderMap,
     alone: Alone,
 }
@@ -438,7 +444,8 @@ impl Judge<'_> {
     ) {
         let store = &self.worker.shared.store;
         let verdict = self.may_store(reply.response.status, &reply.response.headers, &reply);
-        let rewritten = rewrite::run(self.worker, self.route, &self.method, reply.response);
+        let mut rewritten = rewrite::run(self.worker, self.route, &self.method, reply.response);
+        rewritten.response = hints::learn(self.worker, self.page.as_ref(), self.request, rewritten.response);
         let alone = |lead: FetchLead, reason: &'static str, response, report| {
             lead.release(reason);
             tell(report, Ok(Landed::Alone(response)), trace.clone(), None, Err(reason));

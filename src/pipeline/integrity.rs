@@ -9,21 +9,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
 
 use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
-use bytes::{Bytes, BytesMut};
-use http_body::{Body as _, Frame, SizeHint};
 
+use super::watched::{self, Onlooker};
 use super::worker::Worker;
-use crate::body::{Body, Response, Source};
-use crate::error::ProxyError;
-use crate::policy::encoding::Coding;
-use crate::policy::mend;
+use super::workshop::Workshop;
+use crate::body::Response;
 use crate::policy::optimise;
 use crate::store::Life;
-use crate::transform::Filter;
-use crate::transform::coding::{DECODED_MAX, Decoder};
 use crate::transform::integrity::{Digest, Scanner};
 
 /// Digests of a generation; two are remembered. Those of the former that no page has named again since are forgotten when
@@ -130,65 +124,23 @@ fn short(algorithm: &'static Algorithm, bytes: &[u8]) -> Digest {
 /// Has the body of `response` searched on its way, where it may name other files.
 pub(super) fn watch(worker: &Worker, mut response: Response) -> Response {
     if optimise::may_name_others(&response.headers) {
-        let decoder = mend::only_coding(&response.headers).map(decoder);
-        let inner = std::mem::take(&mut response.body);
-        response.body = match inner {
-            Body::Empty => Body::Empty,
-            inner => {
-                let workshop = worker.shared.workshop.clone();
-                Body::stream(Watched { inner, decoder, scanner: Scanner::default(), workshop })
-            }
-        };
+        let search = Search { scanner: Scanner::default(), workshop: worker.shared.workshop.clone() };
+        response.body = watched::watch(std::mem::take(&mut response.body), &response.headers, search);
     }
     response
 }
 
-fn decoder(coding: Coding) -> Decoder {
-    Decoder::new(coding, DECODED_MAX)
-}
-
-/// A body that passes as it is, and is searched for digests.
-struct Watched {
-    inner: Body,
-    /// Reads a copy of what is coded; `None` also once it cannot be read.
-    decoder: Option<Decoder>,
+/// Searches one body.
+struct Search {
     scanner: Scanner,
-    workshop: super::workshop::Workshop,
+    workshop: Workshop,
 }
 
-impl Watched {
-    fn look(&mut self, data: &[u8]) {
+impl Onlooker for Search {
+    fn look(&mut self, plain: &[u8]) -> bool {
         let integrity = self.workshop.integrity();
-        match &mut self.decoder {
-            None => self.scanner.push(data, |digest| integrity.name(digest)),
-            Some(decoder) => {
-                let mut plain = BytesMut::new();
-                // What cannot be decoded here cannot be by a browser either.
-                if decoder.push(data, &mut plain).is_ok() {
-                    self.scanner.push(&plain, |digest| integrity.name(digest));
-                }
-            }
-        }
-    }
-}
-
-impl Source for Watched {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let polled = std::pin::Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.look(&data.clone());
-        }
-        polled
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-
-    fn is_end(&self) -> bool {
-        self.inner.is_end_stream()
+        self.scanner.push(plain, |digest| integrity.name(digest));
+        true
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::context::Exchange;
 use super::encode::Selected;
 use super::fetch::{self, Job, Landed};
+use super::hints;
 use super::query::gather;
 use super::question::{Asked, Question, passed_by};
 use super::range::{self, Behind};
@@ -157,6 +158,7 @@ impl Lookup<'_> {
             }
             Next::Fetch(forwarded, validates) => Why { forwarded, detail: validates.and_then(Validate::detail) },
         };
+        hints::tell(exchange, self.route);
         // What is stored is validated by HEAD as well.
         let is_head = self.question.participation == Participation::ReuseOnly(ReuseOnly::Head);
         match if is_head { store.join_head(key, variant) } else { store.join(key, variant) } {

@@ -15,6 +15,7 @@ mod fill;
 mod forward;
 mod guard;
 mod hedge;
+mod hints;
 mod integrity;
 mod lookup;
 mod purge;
@@ -26,6 +27,8 @@ mod respond;
 mod rewrite;
 mod route;
 mod sticky;
+mod study;
+mod watched;
 mod worker;
 mod workshop;
 
@@ -66,13 +69,15 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
     let selected = match lookup::run(exchange, &route).await? {
         Found::Selected(selected) => selected, // forward, rewrite and fill ran in the fetch that brought it
         Found::Forward(behind) => {
+            hints::tell(exchange, &route); // the browser need not wait for all of what the farm is asked
             let reply = forward::run(exchange, &route).await; // picks, sends, retries
             range::fill_behind(exchange, &route, behind, reply.as_ref()); // the whole, for others who want parts of it
             let reply = reply?;
             fill::invalidate(exchange, &reply.response).await; // what an unsafe request made untrue
             let method = &exchange.head.method;
             let rewritten = rewrite::run(&exchange.worker, &route, method, reply.response); // mandatory rules, in the stream
-            Selected::Passing(rewritten.response)
+            let (worker, page, request) = (&exchange.worker, exchange.page.as_ref(), &exchange.head.headers);
+            Selected::Passing(hints::learn(worker, page, request, rewritten.response))
         }
     };
     encode::run(exchange, &route, selected).await // a hit serves a ready child or a part; nothing is compressed on a hit

@@ -13,6 +13,9 @@
 //!   counted by a named reason. An optimiser that keeps failing on what one URL brings is left out there for a day
 //!   ([`quarantine`]); operators see the list and can clear it.
 //!
+//! - A body is *studied* on its first hit and whenever its head has arrived anew, where a filter asks what only the body
+//!   tells; see [`study`].
+//!
 //! Keys of children are (base, coding, level, rules), where rules name the optimisers; see [`optimise`].
 
 use std::collections::BTreeMap;
@@ -24,7 +27,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
 
+use super::hints::Lessons;
 use super::integrity::Integrity;
+use super::study::{self, Names};
 use crate::clock::{Clock, Now};
 use crate::observe::status::{OptimiserCount, QuarantineStatus, WorkshopStatus};
 use crate::policy::encoding::Coding;
@@ -57,6 +62,8 @@ enum Order {
     Make { life: Weak<Life>, coding: Option<Coding>, recipe: Recipe },
     /// Search a body that was stored before anybody looked at it.
     Search(Weak<Life>),
+    /// Find out what only the body tells.
+    Study(Weak<Life>),
 }
 
 /// What the thread and those who ask share.
@@ -65,6 +72,8 @@ struct Books {
     store: Store,
     clock: Clock,
     integrity: Integrity,
+    names: Names,
+    lessons: Lessons,
     queued: AtomicU64,
     saved: AtomicU64,
     counts: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
@@ -85,6 +94,8 @@ impl Workshop {
             store,
             clock,
             integrity: Integrity::default(),
+            names: Names::default(),
+            lessons: Lessons::default(),
             queued: AtomicU64::new(0),
             saved: AtomicU64::new(0),
             counts: Mutex::default(),
@@ -110,6 +121,14 @@ impl Workshop {
         }
     }
 
+    /// Has a stored response studied, once for each time its head arrived.
+    pub(super) fn study(&self, base: &Base) {
+        let life = base.life();
+        if life.begin_study(base.head().terms.freshness.received) && !self.order(Order::Study(Arc::downgrade(life))) {
+            life.abandon_study();
+        }
+    }
+
     fn order(&self, order: Order) -> bool {
         self.books.queued.fetch_add(1, Ordering::Relaxed);
         let taken = self.orders.try_send(order).is_ok();
@@ -118,6 +137,11 @@ impl Workshop {
             self.books.count("queue", "full");
         }
         taken
+    }
+
+    /// What pages have taught.
+    pub(super) fn lessons(&self) -> &Lessons {
+        &self.books.lessons
     }
 
     pub(super) fn integrity(&self) -> &Integrity {
@@ -164,6 +188,13 @@ impl Books {
                     let base = self.store.base(&life);
                     let make = || base.map_or(Made::Unasked, |base| self.make(&base, coding, recipe));
                     life.settle(coding, recipe, self.guarded(make).unwrap_or(Made::Nothing));
+                }
+                Order::Study(life) => {
+                    let base = life.upgrade().and_then(|life| self.store.base(&life));
+                    let study = || base.map(|base| study::run(&base, &self.names, self.clock.now()));
+                    if let Some(Some(Some(outcome))) = self.guarded(study) {
+                        self.count(study::FILTER, outcome);
+                    }
                 }
                 Order::Search(life) => {
                     let base = life.upgrade().and_then(|life| self.store.base(&life));
@@ -308,7 +339,7 @@ impl Books {
 }
 
 /// The body of a base without its coding, where it is short enough to be worked on and can be read.
-fn decoded(base: &Base) -> Option<Bytes> {
+pub(super) fn decoded(base: &Base) -> Option<Bytes> {
     let body = base.body();
     if body.remaining() > BODY_MAX {
         return None;
@@ -329,7 +360,7 @@ fn encode(coding: Coding, level: u8, body: &[u8]) -> Option<Bytes> {
     Some(coded.freeze())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing is left half done by a panic: every change is one insertion.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -48,6 +48,14 @@ pub fn recoded(headers: &mut HeaderMap, derivation: Derivation) {
     }
 }
 
+/// Takes the date off altered bytes that have no tag. By its date an altered copy would be confirmed when it is no longer
+/// what is served.
+pub fn undate_untagged(headers: &mut HeaderMap) {
+    if !headers.contains_key(ETAG) {
+        headers.remove(LAST_MODIFIED);
+    }
+}
+
 fn changed(headers: &mut HeaderMap, derivation: Derivation) {
     for name in &OF_BYTES {
         headers.remove(name);

@@ -4,7 +4,7 @@ use http::header::{CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
 use super::encoding::{Readable, content_codings, forbids_transform, has_body, media_type};
-use super::optimise::Optimisers;
+use super::filter::Filters;
 
 /// `[rewrite.NAME]`, the mandatory part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub struct RewriteParams {
     pub elements: Vec<ElementRule>,
     /// `on_error`
     pub on_error: OnError,
-    /// `level`, `filters` and `forbid`: what is made of stored bodies off the request path.
-    pub optimisers: Optimisers,
+    /// `level`, `filters` and `forbid`
+    pub filters: Filters,
 }
 
 /// One `[[rewrite.NAME.element]]`.

@@ -15,6 +15,8 @@
 //! it was made of, so that who has the original may keep it; who has the work may keep it only while that is what is
 //! served. A file that is pinned, an optimiser that is switched off, a purge: each calls the altered copies back.
 //!
+//! Stored answers without a tag get one of our own ([`own_tag`]), from which others are derived like from an origin's.
+//!
 //! A body that was rewritten and then coded has two suffixes. On the way to the origin tags are translated back
 //! ([`translate`]). Two Tidegates in a row compose: each strips what it added.
 
@@ -26,6 +28,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::cache::dates;
 use super::encoding::Coding;
 use super::optimise;
+use super::own_tag;
 
 /// An entity-tag: what stands between the quotes, and whether `W/` stands before them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,7 +220,8 @@ pub struct Rules {
 /// Translates the conditions of a request from the tags clients know to the tags the origin knows. `rules` are those that
 /// would be applied now.
 ///
-/// - `If-None-Match`: a tag made with other rules is dropped; a 304 for it would keep the old rewriting alive. When none
+/// - `If-None-Match`: a tag made with other rules is dropped; a 304 for it would keep the old rewriting alive. So is one
+///   that was made from bytes here ([`own_tag`]), which no origin knows. When none
 ///   is left, `If-Modified-Since` goes too: it was only there for recipients that cannot read tags (RFC 9110 §13.1.3).
 /// - `If-Modified-Since` from before the rules came into force goes, for the same reason. That costs a resource without
 ///   a tag, which the rules may not even touch, its 304.
@@ -282,10 +286,17 @@ impl<'a> EntityTag<'a> {
             _ => self,
         };
         match (plain.split(), rules) {
+            // No origin has ever seen it.
+            ((origin, _), _) if origin.is_own() => None,
             ((origin, Some(derivation)), Some(rules)) if derivation.rules == rules.fingerprint => Some(origin),
             ((_, Some(derivation)), Some(_)) if derivation.rules != 0 => None,
             _ => Some(plain),
         }
+    }
+
+    /// True for a tag that was made from bytes here, weakened or not.
+    fn is_own(self) -> bool {
+        own_tag::digest(Self { weak: false, ..self }).is_some()
     }
 
     /// The tag without anything that was ever derived from it.
@@ -302,8 +313,8 @@ fn translate_list(
     name: &HeaderName,
     origins: impl Fn(EntityTag<'_>) -> Option<EntityTag<'_>>,
 ) {
-    let is_derived = |listed| matches!(listed, ListedTag::Tag(tag) if EntityTag::split(tag).1.is_some());
-    if !listed_tags(headers, name).any(is_derived) {
+    let is_ours = |listed| matches!(listed, ListedTag::Tag(tag) if EntityTag::split(tag).1.is_some() || tag.is_own());
+    if !listed_tags(headers, name).any(is_ours) {
         return;
     }
     let mut translated: Vec<HeaderValue> = Vec::new();

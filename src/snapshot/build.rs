@@ -339,9 +339,10 @@ fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
     };
     let rewrite = route.rewrite.and_then(|index| policies.rewrites.get(index));
     let compress = route.compress.and_then(|index| policies.compressions.get(index)).cloned();
+    let filters = rewrite.map(|rewrite| rewrite.params.filters).unwrap_or_default();
     let recipe = Recipe {
         // The fields that are set on the way out are not on what is stored.
-        optimisers: rewrite.map(|rewrite| rewrite.params.optimisers).unwrap_or_default().under(&route.response.set),
+        optimisers: filters.optimisers().under(&route.response.set),
         strong: compress.as_ref().is_some_and(|compress| compress.strong),
     };
     Route {
@@ -351,6 +352,7 @@ fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
         rewrite: rewrite.filter(|rewrite| !rewrite.rules.is_empty()).cloned(),
         compress,
         recipe,
+        filters,
         heeds_integrity: false,
         request: route.request.clone(),
         response: route.response.clone(),

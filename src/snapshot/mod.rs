@@ -28,6 +28,7 @@ use crate::policy::cache::purge;
 use crate::policy::cache::{CacheParams, KeyParams};
 use crate::policy::encoding::CompressParams;
 use crate::policy::fields::FieldEdits;
+use crate::policy::filter::Filters;
 use crate::policy::optimise::Recipe;
 use crate::policy::rewrite::RewriteParams;
 use crate::policy::route::{RequestEdits, RouteTable};
@@ -128,6 +129,8 @@ pub struct Route {
     pub compress: Option<Arc<CompressParams>>,
     /// What is made of stored bodies off the request path.
     pub recipe: Recipe,
+    /// What the rewrite policy has switched on.
+    pub filters: Filters,
     /// Some route alters scripts or style sheets, so that pages of every route are searched for the digests of those that
     /// must stay as they are.
     pub heeds_integrity: bool,

@@ -1,9 +1,9 @@
 //! A stored response.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::child::{ChildKind, MAX_CHILDREN};
 use super::index::{ENTRY_BYTES, Mark};
@@ -216,6 +216,12 @@ pub struct Life {
     pinned: AtomicBool,
     /// It was searched for such digests.
     searched: AtomicBool,
+    /// Names its bytes, once they were read for that.
+    own_tag: OnceLock<HeaderValue>,
+    /// Its URL is known to keep its bytes.
+    immutable: AtomicBool,
+    /// When the head arrived for which it was studied last, in seconds.
+    studied: AtomicU64,
     /// The rule of its key is one that purges go by.
     _rule: Option<RuleHold>,
     /// Guards `dead` against a child that is adopted, a mark that is entered or a turn that is taken while it dies.
@@ -253,6 +259,9 @@ impl Life {
             made: Words::default(),
             pinned: AtomicBool::new(false),
             searched: AtomicBool::new(false),
+            own_tag: OnceLock::new(),
+            immutable: AtomicBool::new(false),
+            studied: AtomicU64::new(0),
             _rule: rule,
             belongings: Mutex::default(),
         }
@@ -417,6 +426,40 @@ impl Life {
     /// Marks it as searched for digests of other files; true for the first who does. Cost: one load once it is.
     pub fn begin_search(&self) -> bool {
         !self.searched.load(Ordering::Relaxed) && !self.searched.swap(true, Ordering::Relaxed)
+    }
+
+    /// A tag made from its bytes; `None` until they were read for that.
+    #[must_use]
+    pub fn own_tag(&self) -> Option<&HeaderValue> {
+        self.own_tag.get()
+    }
+
+    /// The same, made now where that has not happened yet.
+    pub fn own_tag_or(&self, make: impl FnOnce() -> HeaderValue) -> &HeaderValue {
+        self.own_tag.get_or_init(make)
+    }
+
+    /// Says whether its URL keeps its bytes.
+    pub fn set_immutable(&self, immutable: bool) {
+        self.immutable.store(immutable, Ordering::Relaxed);
+    }
+
+    /// What [`Life::set_immutable`] said last; at first false.
+    #[must_use]
+    pub fn is_immutable(&self) -> bool {
+        self.immutable.load(Ordering::Relaxed)
+    }
+
+    /// Marks it as studied since its head arrived at `received`; true for the first who does. Cost: one load once it is.
+    #[must_use]
+    pub fn begin_study(&self, received: Now) -> bool {
+        let seconds = received.unix_seconds();
+        self.studied.load(Ordering::Relaxed) != seconds && self.studied.swap(seconds, Ordering::Relaxed) != seconds
+    }
+
+    /// Lets it be studied again.
+    pub fn abandon_study(&self) {
+        self.studied.store(0, Ordering::Relaxed);
     }
 
     /// True once [`Life::begin_move`] was called.

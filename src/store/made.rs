@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_word_holds_for_its_coding_and_its_recipe() {
         let words = Words::default();
-        let recipe = Recipe { optimisers: Optimisers::safe(), strong: true };
+        let recipe = Recipe { optimisers: Optimisers::all(), strong: true };
         let other = Recipe { strong: false, ..recipe };
         let child = Made::Child { level: 11, rules: Optimiser::SvgWs.fingerprint() };
         assert_eq!(words.read(None, recipe), Made::Unasked);

@@ -41,6 +41,8 @@ mod staleness;
 mod compressing;
 // What is made of stored bodies in the background.
 mod optimising;
+// Filters that change no body.
+mod filters;
 // Element rules.
 mod rewriting;
 // Which origin gets an exchange.

@@ -8,7 +8,7 @@ use crate::config::shape::{List, Map, Refused};
 use crate::config::table::{refuse_word, table, words};
 use crate::config::units::{Size, Span, written_as_text};
 use crate::policy::cache::tags::DEFAULT_FIELDS;
-use crate::policy::optimise::Optimiser;
+use crate::policy::filter::Filter;
 
 /// A year in milliseconds: a longer freshness lifetime says nothing more (RFC 9111 §1.2.2 caps at 68 years).
 const YEAR: u64 = 366 * DAY;
@@ -105,12 +105,14 @@ table! {
 table! {
     /// A rewrite policy.
     RawRewrite {
-        /// Which optimisers make smaller copies of stored bodies in the background: off is none, safe is all that are
-        /// proven to change no meaning.
+        /// Which filters are on: off is none, safe is all that are proven to change no meaning. js-ws, css-ws, json-ws and
+        /// svg-ws make smaller copies of stored bodies in the background; etag-own gives stored answers without an
+        /// entity-tag a strong one; immutable marks files whose name changes with their content; hints-preload sends early
+        /// hints (103) for style sheets and scripts that pages have asked for before.
         level: RawRewriteLevel = RawRewriteLevel::Off,
-        /// More optimisers, by name.
+        /// More filters, by name.
         filters: List<RawFilter> = List::default(),
-        /// Optimisers that are off whatever else is said. Say js-ws, css-ws and json-ws where pages that name files by
+        /// Filters that are off whatever else is said. Say js-ws, css-ws and json-ws where pages that name files by
         /// integrity digests do not pass this process: they are not seen then.
         forbid: List<RawFilter> = List::default(),
         /// When a rule fails: pass sends the rest unmodified, fail cuts the response.
@@ -129,14 +131,12 @@ words! {
     }
 }
 
-/// The name of an optimiser.
+/// The name of a filter.
 #[derive(Debug, Clone)]
-pub(in crate::config) struct RawFilter(pub(in crate::config) Optimiser);
+pub(in crate::config) struct RawFilter(pub(in crate::config) Filter);
 
-/// Optimisers of the contract that are not built.
-const LATER: [&str; 19] = [
-    "immutable",
-    "hints-preload",
+/// Filters of the contract that are not built.
+const LATER: [&str; 16] = [
     "lazy",
     "lcp-priority",
     "img-dims",
@@ -152,14 +152,13 @@ const LATER: [&str; 19] = [
     "images",
     "png-lossless",
     "dict",
-    "etag-own",
     "encode",
 ];
 
 written_as_text! {
-    RawFilter => |text| Optimiser::from_token(text)
+    RawFilter => |text| Filter::from_token(text)
         .map(RawFilter)
-        .ok_or_else(|| refuse_word(text, &Optimiser::ALL.map(Optimiser::token), &LATER));
+        .ok_or_else(|| refuse_word(text, &Filter::ALL.map(Filter::token), &LATER));
 }
 
 words! {

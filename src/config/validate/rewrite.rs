@@ -4,7 +4,7 @@ use super::Validation;
 use crate::config::model::RewriteConfig;
 use crate::config::raw::{RawElement, RawOnError, RawRewrite, RawRewriteLevel};
 use crate::config::shape::{Given, Setting};
-use crate::policy::optimise::Optimisers;
+use crate::policy::filter::Filters;
 use crate::policy::rewrite::{ElementAction, ElementRule, OnError, RewriteParams};
 
 /// An action and where it stands, by which actions are ordered.
@@ -14,18 +14,18 @@ impl Validation<'_> {
     /// One rewrite policy.
     pub(super) fn rewrite(&mut self, name: &str, raw: &Given<RawRewrite>) -> RewriteConfig {
         let level = match raw.level.value {
-            RawRewriteLevel::Off => Optimisers::default(),
-            RawRewriteLevel::Safe => Optimisers::safe(),
+            RawRewriteLevel::Off => Filters::default(),
+            RawRewriteLevel::Safe => Filters::safe(),
         };
-        let named = raw.filters.values().map(|filter| filter.0).fold(level, Optimisers::with);
-        let optimisers = raw.forbid.values().map(|filter| filter.0).fold(named, Optimisers::without);
+        let named = raw.filters.values().map(|filter| filter.0).fold(level, Filters::with);
+        let filters = raw.forbid.values().map(|filter| filter.0).fold(named, Filters::without);
         let on_error = match raw.on_error.value {
             RawOnError::Pass => OnError::Pass,
             RawOnError::Fail => OnError::Fail,
         };
         let elements = raw.element.0.iter().map(|rule| self.element(rule)).collect();
         let elements_at = raw.element.0.iter().map(|rule| rule.place.at.clone()).collect();
-        RewriteConfig { name: name.to_owned(), params: RewriteParams { elements, on_error, optimisers }, elements_at }
+        RewriteConfig { name: name.to_owned(), params: RewriteParams { elements, on_error, filters }, elements_at }
     }
 
     fn element(&mut self, raw: &Given<RawElement>) -> ElementRule {

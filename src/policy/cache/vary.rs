@@ -79,10 +79,16 @@ impl Selecting {
         self.0.iter().map(|(name, value)| (name, value.as_deref()))
     }
 
+    /// True when one response answers every request.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A hash that distinguishes variants of one primary key; 0 where nothing varies.
     #[must_use]
     pub fn hash(&self, seeds: &Seeds) -> u64 {
-        if self.0.is_empty() { 0 } else { seeds.second.hash_one(self) }
+        if self.is_empty() { 0 } else { seeds.second.hash_one(self) }
     }
 
     /// Bytes this takes in memory, for the ledger.

@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn the_type_says_which_and_the_head_whether() {
         let script = (CONTENT_TYPE, "text/javascript; charset=utf-8");
-        let on = Optimisers::safe();
+        let on = Optimisers::all();
         for (status, lines, expected) in [
             (200, vec![script.clone()], Ok(Optimiser::JsWs)),
             (200, vec![(CONTENT_TYPE, "Text/CSS")], Ok(Optimiser::CssWs)),

@@ -27,19 +27,13 @@ impl Optimiser {
 
     /// Its name in the configuration, in metrics and in the quarantine.
     #[must_use]
-    pub fn token(self) -> &'static str {
+    pub const fn token(self) -> &'static str {
         match self {
             Self::JsWs => "js-ws",
             Self::CssWs => "css-ws",
             Self::JsonWs => "json-ws",
             Self::SvgWs => "svg-ws",
         }
-    }
-
-    /// The optimiser of that name.
-    #[must_use]
-    pub fn from_token(token: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|optimiser| optimiser.token() == token)
     }
 
     fn bit(self) -> u16 {
@@ -104,9 +98,9 @@ pub fn may_name_others(headers: &HeaderMap) -> bool {
 pub struct Optimisers(pub(super) u16);
 
 impl Optimisers {
-    /// `level = "safe"`: what is proven to mean the same.
+    /// All of them.
     #[must_use]
-    pub fn safe() -> Self {
+    pub fn all() -> Self {
         Optimiser::ALL.into_iter().fold(Self::default(), Self::with)
     }
 
@@ -155,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_a_route_sets_bars_optimisers() {
-        let on = Optimisers::safe();
+        let on = Optimisers::all();
         let svg = Optimisers::default().with(Optimiser::SvgWs);
         for (name, value, left) in [
             (CACHE_CONTROL, "max-age=9", on),
@@ -186,7 +180,6 @@ mod tests {
     fn fingerprints_are_told_from_rules() {
         for optimiser in Optimiser::ALL {
             assert!(is_fingerprint(optimiser.fingerprint()), "{optimiser:?}");
-            assert_eq!(Optimiser::from_token(optimiser.token()), Some(optimiser));
         }
         for rules in [0, 1, VERSION, 0x100, 0x9e37_79b9_7f4a_7c15, 1 << 20 | VERSION] {
             assert!(!is_fingerprint(rules), "{rules:x}");

@@ -1,0 +1,124 @@
+//! Early hints: told to browsers that wait for the farm, learned from the pages that pass.
+//!
+//! Nothing of it touches a hit. A navigation that goes to the farm is told what the same page named before, and what its
+//! answer names is learned in turn.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use http::header::LINK;
+use http::{HeaderMap, StatusCode};
+
+use super::context::Exchange;
+use super::watched::{self, Onlooker};
+use super::worker::Worker;
+use super::workshop::{Workshop, lock};
+use crate::body::Response;
+use crate::clock::Now;
+use crate::policy::filter::Filter;
+use crate::policy::hints::{self, Lesson};
+use crate::snapshot::Route;
+use crate::transform::head::HeadReader;
+
+/// Pages that are remembered. For one more, those go that nobody has asked the farm for since [`TERM`]; where there are
+/// none, it is not learned.
+const PAGES_MAX: usize = 4096;
+/// How long a page is remembered that nobody asks for.
+const TERM: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// What was learned. One a process.
+#[derive(Debug, Default)]
+pub(super) struct Lessons(Mutex<HashMap<Box<str>, (Lesson, Now)>>);
+
+impl Lessons {
+    fn change(&self, url: &str, now: Now, change: impl FnOnce(&mut Lesson)) {
+        let mut lessons = lock(&self.0);
+        if !lessons.contains_key(url) && lessons.len() >= PAGES_MAX {
+            lessons.retain(|_, (_, last)| now.since(*last) < TERM);
+            if lessons.len() >= PAGES_MAX {
+                return;
+            }
+        }
+        let (lesson, last) = lessons.entry(url.into()).or_insert_with(|| (Lesson::default(), now));
+        *last = now;
+        change(lesson);
+    }
+}
+
+/// A page that a browser goes to and the farm is asked for.
+#[derive(Debug)]
+pub(super) struct Page {
+    scheme: Box<str>,
+    host: Box<str>,
+    path: Box<str>,
+}
+
+impl Page {
+    fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.host, self.path)
+    }
+}
+
+/// Tells the browser what the page is going to ask for, once an exchange, where the route does so and it is known. To be
+/// called when it is clear that the farm is asked.
+pub(super) fn tell(exchange: &mut Exchange, route: &Route) {
+    let head = &exchange.head;
+    if !route.filters.contains(Filter::HintsPreload)
+        || exchange.page.is_some()
+        || !hints::are_of_use(&head.method, head.version, &head.headers)
+    {
+        return;
+    }
+    let page =
+        Page { scheme: head.scheme.as_str().into(), host: exchange.host().into(), path: exchange.uri.path().into() };
+    let known = lock(&exchange.worker.shared.workshop.lessons().0);
+    let value = known.get(&*page.url()).and_then(|(lesson, _)| lesson.value().cloned());
+    drop(known);
+    if let Some(value) = value {
+        // One that finds no room is not missed.
+        let _sent = exchange.head.interim.send(StatusCode::EARLY_HINTS, HeaderMap::from_iter([(LINK, value)]));
+    }
+    exchange.page = Some(Rc::new(page));
+}
+
+/// Learns from the answer of the farm to `request`.
+pub(super) fn learn(worker: &Worker, page: Option<&Rc<Page>>, request: &HeaderMap, mut response: Response) -> Response {
+    let Some(page) = page else { return response };
+    let now = worker.now();
+    if response.status != StatusCode::OK {
+        worker.shared.workshop.lessons().change(&page.url(), now, Lesson::forget);
+        return response;
+    }
+    if hints::may_teach(request, &response.headers) {
+        let workshop = worker.shared.workshop.clone();
+        let pupil = Pupil { reader: Some(HeadReader::default()), page: Rc::clone(page), workshop, now };
+        response.body = watched::watch(std::mem::take(&mut response.body), &response.headers, pupil);
+    }
+    response
+}
+
+/// Reads the head of one page.
+struct Pupil {
+    reader: Option<HeadReader>,
+    page: Rc<Page>,
+    workshop: Workshop,
+    now: Now,
+}
+
+impl Onlooker for Pupil {
+    fn look(&mut self, plain: &[u8]) -> bool {
+        let over = self.reader.as_mut().is_none_or(|reader| reader.push(plain));
+        if over {
+            self.end();
+        }
+        !over
+    }
+
+    fn end(&mut self) {
+        let Some(resources) = self.reader.take().and_then(HeadReader::finish) else { return };
+        let link = |resource: &hints::Resource| resource.link(&self.page.scheme, &self.page.host);
+        let links = resources.iter().filter_map(link).collect();
+        self.workshop.lessons().change(&self.page.url(), self.now, |lesson| lesson.observe(links));
+    }
+}
