@@ -4,7 +4,6 @@ use bytes::BytesMut;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use tidegate::policy::encoding::Coding;
-use tidegate::policy::filter::Filters;
 use tidegate::policy::rewrite::{ElementAction, ElementRule, OnError, RewriteParams};
 use tidegate::transform::Filter;
 use tidegate::transform::coding::{Encoder, fast_level};
@@ -53,7 +52,7 @@ fn elements_rewritten(bencher: Bencher<'_, '_>) {
             actions: vec![ElementAction::Set { name: "rel".into(), value: "nofollow".into() }],
         }],
         on_error: OnError::Fail,
-        filters: Filters::default(),
+        ..RewriteParams::default()
     };
     let rules = RuleSet::compile(&params).unwrap_or_else(|fault| panic!("{}", fault.reason));
     bencher.counter(BytesCount::new(page.len())).bench_local(|| run(rules.rewriter(None), &page));

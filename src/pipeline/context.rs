@@ -14,6 +14,7 @@ use crate::policy::fields;
 use crate::policy::uri::NormalUri;
 use crate::snapshot::{Listener, Route, Snapshot};
 
+use super::debug::Debug;
 use super::hints::Page;
 use super::record::Record;
 use super::sticky::Session;
@@ -49,6 +50,8 @@ pub(super) struct Exchange {
     pub(super) cache: Option<CacheStatus<'static>>,
     /// `hints`: the page that the farm is asked for, where that is to be told or learned.
     pub(super) page: Option<Rc<Page>>,
+    /// `debug`: somebody with the key looks into this exchange.
+    pub(super) debug: Option<Box<Debug>>,
     /// `lookup`: the key's text, where the policy shows it.
     pub(super) cache_key: Option<Box<str>>,
 }
@@ -137,6 +140,7 @@ impl Exchange {
             trace: Trace::default(),
             cache: None,
             page: None,
+            debug: None,
             cache_key: None,
             worker,
             peer,

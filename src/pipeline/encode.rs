@@ -11,6 +11,7 @@ use http::header::{AGE, ETAG};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::context::Exchange;
+use super::debug;
 use super::fill::{self, Alone};
 use super::range;
 use super::rewrite;
@@ -65,6 +66,7 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Route, selected: Select
             if route.heeds_integrity && optimise::may_name_others(&base.head().headers) {
                 exchange.worker.shared.workshop.search(base.life());
             }
+            debug::selected(exchange, &base);
             if route.filters.study_bodies() {
                 exchange.worker.shared.workshop.study(&base);
             }
@@ -313,7 +315,9 @@ impl Kept<'_> {
 
     /// Whether the head, which may have changed since, still allows what these optimisers made.
     fn may_be_altered(&self, rules: u64) -> bool {
-        optimise::decide(&self.facts(), self.recipe.optimisers).is_ok_and(|optimiser| optimiser.fingerprint() == rules)
+        optimise::decide(&self.facts(), self.recipe.optimisers).is_ok_and(|optimiser| {
+            optimiser.fingerprint() == rules && self.filters.contains(Filter::Optimiser(optimiser))
+        })
     }
 
     fn facts(&self) -> OptimiseFacts<'_> {

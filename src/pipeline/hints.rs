@@ -52,9 +52,15 @@ pub(super) struct Page {
     scheme: Box<str>,
     host: Box<str>,
     path: Box<str>,
+    told: bool,
 }
 
 impl Page {
+    /// True when the browser was told what it is going to load.
+    pub(super) fn was_told(&self) -> bool {
+        self.told
+    }
+
     fn url(&self) -> String {
         format!("{}://{}{}", self.scheme, self.host, self.path)
     }
@@ -70,14 +76,14 @@ pub(super) fn tell(exchange: &mut Exchange, route: &Route) {
     {
         return;
     }
-    let page =
-        Page { scheme: head.scheme.as_str().into(), host: exchange.host().into(), path: exchange.uri.path().into() };
+    let (scheme, host, path) = (head.scheme.as_str().into(), exchange.host().into(), exchange.uri.path().into());
+    let mut page = Page { scheme, host, path, told: false };
     let known = lock(&exchange.worker.shared.workshop.lessons().0);
     let value = known.get(&*page.url()).and_then(|(lesson, _)| lesson.value().cloned());
     drop(known);
     if let Some(value) = value {
         // One that finds no room is not missed.
-        let _sent = exchange.head.interim.send(StatusCode::EARLY_HINTS, HeaderMap::from_iter([(LINK, value)]));
+        page.told = exchange.head.interim.send(StatusCode::EARLY_HINTS, HeaderMap::from_iter([(LINK, value)]));
     }
     exchange.page = Some(Rc::new(page));
 }

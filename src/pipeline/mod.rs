@@ -8,6 +8,7 @@
 //! ```
 
 mod context;
+mod debug;
 mod encode;
 mod explain;
 mod fetch;
@@ -65,6 +66,7 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
     if let Some(told) = purge::run(exchange, &route).await? {
         return Ok(told); // PURGE is for us, not for the farm
     }
+    let route = debug::take(exchange, route); // without what somebody with the key wants to do without
     sticky::take(exchange, &route); // our own cookie: neither the cache nor the farm sees it
     let selected = match lookup::run(exchange, &route).await? {
         Found::Selected(selected) => selected, // forward, rewrite and fill ran in the fetch that brought it
@@ -80,5 +82,7 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
             Selected::Passing(hints::learn(worker, page, request, rewritten.response))
         }
     };
-    encode::run(exchange, &route, selected).await // a hit serves a ready child or a part; nothing is compressed on a hit
+    let mut response = encode::run(exchange, &route, selected).await?; // a hit serves a ready child or a part; nothing is compressed on a hit
+    debug::tell(exchange, &route, &mut response);
+    Ok(response)
 }

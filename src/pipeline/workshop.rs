@@ -252,6 +252,7 @@ impl Books {
         }
         let refused = |reason| {
             self.count(optimiser.token(), reason);
+            base.life().note_refusal(reason);
             None
         };
         let now = self.clock.now();

@@ -67,6 +67,18 @@ impl Filters {
         Filter::ALL.into_iter().filter(|filter| filter.is_safe()).fold(Self::default(), Self::with)
     }
 
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Filter::ALL.into_iter().fold(Self::default(), Self::with)
+    }
+
+    /// Without those that are in `others`.
+    #[must_use]
+    pub fn minus(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
     /// With one more.
     #[must_use]
     pub fn with(self, filter: Filter) -> Self {

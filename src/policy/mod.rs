@@ -9,6 +9,7 @@ pub mod adaptive;
 pub mod admission;
 pub mod balance;
 pub mod cache;
+pub mod debug;
 pub mod encoding;
 pub mod fields;
 pub mod filter;

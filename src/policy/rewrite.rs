@@ -15,6 +15,8 @@ pub struct RewriteParams {
     pub on_error: OnError,
     /// `level`, `filters` and `forbid`
     pub filters: Filters,
+    /// `debug.key_file`: the key that orders to switch filters off are signed with.
+    pub debug_key: Option<String>,
 }
 
 /// One `[[rewrite.NAME.element]]`.

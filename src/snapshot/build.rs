@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::HeaderValue;
 
@@ -353,6 +354,9 @@ fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
         compress,
         recipe,
         filters,
+        debug_key: rewrite
+            .and_then(|rewrite| rewrite.params.debug_key.as_ref())
+            .map(|key| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))),
         heeds_integrity: false,
         request: route.request.clone(),
         response: route.response.clone(),

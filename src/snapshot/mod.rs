@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use tokio::sync::watch as generation;
@@ -115,7 +116,7 @@ pub enum RedirectToHttps {
 }
 
 /// One `[[route]]` at run time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// `name`
     pub name: Arc<str>,
@@ -131,6 +132,8 @@ pub struct Route {
     pub recipe: Recipe,
     /// What the rewrite policy has switched on.
     pub filters: Filters,
+    /// What orders to switch filters off are signed with; `None` = nobody may.
+    pub debug_key: Option<Arc<hmac::Key>>,
     /// Some route alters scripts or style sheets, so that pages of every route are searched for the digests of those that
     /// must stay as they are.
     pub heeds_integrity: bool,
@@ -143,7 +146,7 @@ pub struct Route {
 }
 
 /// What a route does with what it matches.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Action {
     /// `pool` or `split`, with weights.
     Forward(Vec<(Arc<Pool>, u32)>),

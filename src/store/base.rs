@@ -220,6 +220,8 @@ pub struct Life {
     own_tag: OnceLock<HeaderValue>,
     /// Its URL is known to keep its bytes.
     immutable: AtomicBool,
+    /// Why no optimiser made anything of it, the last time one was to.
+    refusal: Mutex<Option<&'static str>>,
     /// When the head arrived for which it was studied last, in seconds.
     studied: AtomicU64,
     /// The rule of its key is one that purges go by.
@@ -261,6 +263,7 @@ impl Life {
             searched: AtomicBool::new(false),
             own_tag: OnceLock::new(),
             immutable: AtomicBool::new(false),
+            refusal: Mutex::default(),
             studied: AtomicU64::new(0),
             _rule: rule,
             belongings: Mutex::default(),
@@ -437,6 +440,17 @@ impl Life {
     /// The same, made now where that has not happened yet.
     pub fn own_tag_or(&self, make: impl FnOnce() -> HeaderValue) -> &HeaderValue {
         self.own_tag.get_or_init(make)
+    }
+
+    /// Notes why an optimiser made nothing of it, as a stable name.
+    pub fn note_refusal(&self, reason: &'static str) {
+        *lock(&self.refusal) = Some(reason);
+    }
+
+    /// What [`Life::note_refusal`] was told last.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&'static str> {
+        *lock(&self.refusal)
     }
 
     /// Says whether its URL keeps its bytes.

@@ -64,6 +64,10 @@ fn stored_answers_without_a_tag_get_a_strong_one() {
         names.push(tag(&gate, "/a"));
     }
     assert_eq!((&names[1], names[2] == own), (&own, false), "{names:?}");
+    // What is asked for later is studied later.
+    ask(&gate, "/tagged", &[]);
+    ask(&gate, "/tagged", &[]);
+    tag(&gate, "/b");
     assert_eq!(tag(&gate, "/tagged"), "\"v1\"", "an origin's own tag stays");
     // No origin has ever seen our tag.
     ask(&gate, "/a", &[("X-Fresh", "1"), ("If-None-Match", &format!("{own}, \"v0\""))]);
@@ -154,4 +158,68 @@ fn browsers_that_wait_for_the_farm_are_told_what_the_page_named_before() {
     }
     assert_eq!(client.ask(&navigation("/page").field("X-Break", "1")).status, 500);
     assert_eq!(client.ask(&navigation("/page")).expect(200).interim, [], "forgotten");
+}
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// An order to do without these filters, for the host that the tests ask for.
+fn order(names: &str, key: &str) -> String {
+    use aws_lc_rs::hmac;
+    let seconds = tidegate::clock::Clock::System.now().unix_seconds() + 600;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+    let signature = hmac::sign(&key, format!("{}:{seconds}:{names}", crate::support::client::HOST).as_bytes());
+    let signature: String = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{seconds}:{names}:{signature}")
+}
+
+#[test]
+fn who_has_the_key_sees_what_each_filter_does_and_the_answer_without_it() {
+    let origin = Origin::table(vec![
+        (
+            "/a.js",
+            Reply::new(200)
+                .field("Content-Type", "text/javascript")
+                .field("Cache-Control", "max-age=600")
+                .body(script()),
+        ),
+        (
+            "/",
+            Reply::new(200).field("Content-Type", "text/html").field("Cache-Control", "max-age=600").body("<p>a</p>"),
+        ),
+    ]);
+    let rules = "debug = { key_file = \"key\" }\n[[rewrite.safe.element]]\nselect = \"p\"\nset = { id = \"b\" }\n";
+    let keys = "rewrite = \"safe\"\ncache = \"pages\"\n";
+    let text = front(&origin, keys) + "[cache.pages]\n[rewrite.safe]\nlevel = \"safe\"\n" + rules;
+    let gate = crate::support::tidegate::Setup::new().file("key", KEY).start(&text);
+    let altered = poll("an altered copy", || {
+        Some(ask(&gate, "/a.js", &[])).filter(|answer| answer.field("etag").is_some_and(|tag| tag.contains("--id0.1")))
+    });
+    assert_eq!(altered.field("accel-status"), None, "nobody has asked");
+    let with = |target: &str, names: &str| ask(&gate, target, &[("Accel-Debug", &order(names, KEY))]).expect(200);
+    let seen = with("/a.js", "");
+    assert_eq!(
+        seen.field("accel-status"),
+        Some("js-ws; done, etag-own; done, immutable; skip=name, hints-preload; skip=not_of_use, rules; skip=not_html")
+    );
+    assert_eq!((seen.body == altered.body, seen.field("cache-control")), (true, Some("max-age=600")));
+    let without = with("/a.js", "js-ws+etag-own");
+    assert_eq!(
+        (without.text(), without.field("etag"), without.field("cache-control")),
+        (script(), None, Some("no-store"))
+    );
+    assert!(without.field("accel-status").is_some_and(|told| told.starts_with("js-ws; off, ")), "{without:?}");
+    assert_eq!(ask(&gate, "/a.js", &[]).body, altered.body, "others have theirs as before");
+    // The element rules.
+    assert_eq!(ask(&gate, "/", &[]).text(), "<p id=\"b\">a</p>");
+    let before = origin.requests();
+    assert_eq!(with("/", "rules").text(), "<p>a</p>");
+    assert_eq!(origin.requests() - before, 1, "what is stored has been through them");
+    assert!(with("/", "").field("accel-status").is_some_and(|told| told.ends_with("rules; done")));
+    assert_eq!(ask(&gate, "/", &[]).text(), "<p id=\"b\">a</p>");
+    // Neither a wrong signature nor another's host counts, and the farm never sees the field.
+    for wrong in [order("*", "another key"), order("*", KEY).replacen(':', ":js-ws+", 1), "x".to_owned()] {
+        let answer = ask(&gate, "/a.js", &[("Accel-Debug", &wrong)]).expect(200);
+        assert_eq!((answer.body == altered.body, answer.field("accel-status")), (true, None), "{wrong}");
+    }
+    assert!(origin.seen().iter().all(|seen| !seen.fields.has("accel-debug")));
 }

@@ -119,8 +119,18 @@ table! {
         on_error: RawOnError = RawOnError::Pass,
         /// Rules by CSS selector, applied to every HTML answer.
         element: List<RawElement> = List::default(),
+        /// Lets who has a key look into it. Absent: nobody.
+        debug: RawDebug,
     }
     later { "dict", "third-party-defer" }
+}
+
+table! {
+    /// Requests with a signed Accel-Debug header can switch filters off, and are told in Accel-Status what each did.
+    RawDebug {
+        /// File with the key that signs: HMAC-SHA-256 over HOST:SECONDS:NAMES, in an Accel-Debug: SECONDS:NAMES:SIGNATURE.
+        key_file: String [required],
+    }
 }
 
 words! {

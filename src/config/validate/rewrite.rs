@@ -23,9 +23,14 @@ impl Validation<'_> {
             RawOnError::Pass => OnError::Pass,
             RawOnError::Fail => OnError::Fail,
         };
+        let debug_key = raw.debug.given().and_then(|debug| debug.key_file.given()).and_then(|file| self.token(file));
         let elements = raw.element.0.iter().map(|rule| self.element(rule)).collect();
         let elements_at = raw.element.0.iter().map(|rule| rule.place.at.clone()).collect();
-        RewriteConfig { name: name.to_owned(), params: RewriteParams { elements, on_error, filters }, elements_at }
+        RewriteConfig {
+            name: name.to_owned(),
+            params: RewriteParams { elements, on_error, filters, debug_key },
+            elements_at,
+        }
     }
 
     fn element(&mut self, raw: &Given<RawElement>) -> ElementRule {
