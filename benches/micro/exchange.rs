@@ -60,6 +60,7 @@ impl World {
             store: store.clone(),
             tickets: TicketKeys::generate(clock.now()).expect("keys"),
             farm: Arc::new(Farm::new(&[7; 32])),
+            findings: Arc::default(),
             self_signed: Box::new(|_| Err(std::io::Error::other("no TLS here"))),
         };
         let snapshot = build(config, None, &parts, &clock).unwrap_or_else(|faults| panic!("{faults}"));

@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 
 use super::Status;
 use super::status::{
-    CacheAnswers, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, PurgesStatus, Reload, StoreStatus,
-    WorkshopStatus,
+    CacheAnswers, ConnectionsStatus, DiscoveryStatus, EndpointStatus, ListenerStatus, PoolStatus, PurgesStatus, Reload,
+    StoreStatus, WorkshopStatus,
 };
 use crate::observe::timestamp::rfc3339;
 
@@ -36,6 +36,7 @@ fn write(status: &Status, out: &mut String) -> fmt::Result {
         let insecure = if pool.insecure { " (certificates NOT verified)" } else { "" };
         writeln!(out, "\npool {}, {}{insecure}", pool.name, pool.balance)?;
         write_bounds(pool, out)?;
+        pool.discovery.iter().try_for_each(|discovery| write_discovery(discovery, out))?;
         pool.endpoints.iter().try_for_each(|endpoint| write_endpoint(endpoint, out))?;
     }
     write_cache(&status.cache, out)?;
@@ -82,14 +83,34 @@ fn write_bounds(pool: &PoolStatus, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
+fn write_discovery(discovery: &DiscoveryStatus, out: &mut String) -> fmt::Result {
+    let DiscoveryStatus { source, found, left_off, answered, fault, details, .. } = discovery;
+    write!(out, "  {found} endpoints found by {source}")?;
+    if *left_off > 0 {
+        write!(out, ", {left_off} more left off")?;
+    }
+    if let Some(answered) = answered {
+        write!(out, ", last at {}", rfc3339(*answered))?;
+    }
+    if let Some(fault) = fault {
+        write!(out, ", FAILING now: {fault}")?;
+    }
+    writeln!(out)?;
+    details.iter().flat_map(|detail| detail.lines()).try_for_each(|line| writeln!(out, "    {line}"))
+}
+
 fn write_endpoint(endpoint: &EndpointStatus, out: &mut String) -> fmt::Result {
-    let EndpointStatus { address, weight, state, healthy, backup, in_flight, requests, failures, .. } = endpoint;
+    let EndpointStatus { address, weight, state, healthy, tier, in_flight, requests, failures, .. } = endpoint;
     let health = match (healthy, endpoint.ejected) {
         (false, _) => "FAILING",
         (true, true) => "EJECTED",
         (true, false) => "healthy",
     };
-    let backup = if *backup { ", backup" } else { "" };
+    let backup = match tier {
+        0 => String::new(),
+        1 => ", backup".to_owned(),
+        further => format!(", backup in tier {further}"),
+    };
     write!(out, "  {address:<22} {state:<5} {health}, weight {weight}{backup}, {in_flight} in flight, ")?;
     write!(out, "{requests} attempts, {failures} failures")?;
     if let Some(word) = endpoint.overridden {
@@ -176,6 +197,7 @@ pool web, peak-ewma (certificates NOT verified)
   at most 200 in flight
   2 waiting, 30 have waited, 5 in vain, 4 refused
   6 retries, of which 8 hedges, 7 beyond the budget
+  1 endpoints found by dns web.internal:8080, 2 more left off, last at 2026-11-23T06:41:30.000Z, FAILING now: timeout
   10.0.0.11:8080         up    FAILING, weight 3, backup, 5 in flight, 100 attempts, 9 failures, \
 set to up by the operator, ejected 3 times, about 1500 us, last probe 503 at 2026-11-23T06:41:30.000Z
 

@@ -111,11 +111,12 @@ async fn supervise(mut reloading: Reloading, mut requests: mpsc::Receiver<Reload
         watch.follow(reloading.watched());
         reloading.set_watch_mode(watch.mode());
         tokio::select! {
-            () = watch.changed() => reloading.look(),
-            _ = signals.hang_up.recv() => { let _logged = reloading.reload(); }
+            () = watch.changed() => reloading.look().await,
+            () = reloading.endpoints_changed() => reloading.follow_endpoints(),
+            _ = signals.hang_up.recv() => { let _logged = reloading.reload().await; }
             Some(reply) = requests.recv() => {
                 // The asker may have gone; the reload stands.
-                let _gone = reply.send(reloading.reload());
+                let _gone = reply.send(reloading.reload().await);
             }
             _ = signals.reopen.recv() => reloading.reopen_logs(),
             _ = rotation.tick() => reloading.rotate_ticket_keys(),

@@ -15,10 +15,11 @@ use crate::config::{Config, Diagnostic, Diagnostics};
 use crate::listener::{Gate, Phase};
 use crate::observe::{AccessLog, ProcessLog};
 use crate::snapshot::build::{self, Parts};
+use crate::snapshot::endpoint_files::EndpointFiles;
 use crate::snapshot::reload::Reader;
 use crate::snapshot::watch::Mode;
 use crate::snapshot::{Current, Snapshot};
-use crate::upstream::Probes;
+use crate::upstream::{Discovery, Probes};
 
 /// What the admin listener tells about reloads; written by the supervisor, read by anybody.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub(super) struct Reloading {
     pub(super) listeners: Listeners,
     pub(super) workers: Workers,
     pub(super) probes: Probes,
+    pub(super) discovery: Discovery,
+    pub(super) endpoint_files: EndpointFiles,
     pub(super) gate: Arc<Gate>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) state: Arc<StateDir>,
@@ -90,23 +93,45 @@ impl Reloading {
         self.ledger.lock().watch = mode.as_str();
     }
 
-    /// Reloads if any file has changed since the last reading.
-    pub(super) fn look(&mut self) {
+    /// Reloads if any file has changed since the last reading; files of endpoints are read in any case.
+    pub(super) async fn look(&mut self) {
         let read = self.reader.read();
         if read.changed {
-            let _logged = self.take_up(read);
+            let _logged = self.take_up(read).await;
+        } else {
+            let snapshot = self.current.load();
+            self.endpoint_files.read(snapshot.pools.iter().map(|pool| &pool.params), &self.parts.findings);
         }
     }
 
     /// Reloads, changed or not. Returns the generation in force, or every fault.
-    pub(super) fn reload(&mut self) -> Result<u64, Vec<Fault>> {
+    pub(super) async fn reload(&mut self) -> Result<u64, Vec<Fault>> {
         let read = self.reader.read();
-        self.take_up(read)
+        self.take_up(read).await
     }
 
-    fn take_up(&mut self, read: crate::snapshot::reload::Read) -> Result<u64, Vec<Fault>> {
+    /// Until other endpoints are known than before.
+    pub(super) async fn endpoints_changed(&self) {
+        self.parts.findings.changed().await;
+    }
+
+    /// Publishes a snapshot with the endpoints that are known now, where they are others.
+    pub(super) fn follow_endpoints(&mut self) {
+        if let Some(next) = self.current.load().with_endpoints(&self.parts.findings) {
+            let next = Arc::new(next);
+            self.current.publish(Arc::clone(&next));
+            self.probes.follow(&next.pools);
+            self.discovery.follow(&next.pools);
+        }
+    }
+
+    async fn take_up(&mut self, read: crate::snapshot::reload::Read) -> Result<u64, Vec<Fault>> {
         for warning in read.warnings.iter() {
             tracing::warn!("{warning}");
+        }
+        if let Ok(config) = &read.config {
+            self.discovery.introduce(config.pools.iter().map(|pool| &pool.params)).await;
+            self.endpoint_files.read(config.pools.iter().map(|pool| &pool.params), &self.parts.findings);
         }
         let published = read.config.and_then(|config| {
             let previous = self.current.load();
@@ -156,6 +181,7 @@ impl Reloading {
             self.workers.assign(assignments.into_iter());
         }
         self.probes.follow(&next.pools);
+        self.discovery.follow(&next.pools);
         Ok(next.generation)
     }
 

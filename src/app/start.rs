@@ -29,10 +29,11 @@ use crate::pipeline::{Shared, Workshop};
 use crate::policy::fields::Identity;
 use crate::policy::pool::Address;
 use crate::snapshot::build::{self, Parts};
+use crate::snapshot::endpoint_files::EndpointFiles;
 use crate::snapshot::reload::Reader;
 use crate::snapshot::{Current, Snapshot};
 use crate::store::{Purger, Store};
-use crate::upstream::{Farm, Probes};
+use crate::upstream::{Discovery, Farm, Probes};
 
 /// How often the store does its pending work.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -91,12 +92,23 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
         store: store.clone(),
         tickets: load_tickets(&state, &clock)?,
         farm: Arc::new(Farm::new(&load_session_key(&state)?)),
+        findings: Arc::default(),
         self_signed: Box::new({
             let (state, clock) = (Arc::clone(&state), clock.clone());
             move |names| kept_self_signed(&state, names, &clock)
         }),
     };
     parts.farm.set_max_misses(config.server.max_misses);
+    let side = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("side")
+        .enable_all()
+        .build()
+        .map_err(words("cannot start the side runtime"))?;
+    let mut discovery = Discovery::new(side.handle().clone(), Arc::clone(&parts.findings));
+    let mut endpoint_files = EndpointFiles::default();
+    side.block_on(discovery.introduce(config.pools.iter().map(|pool| &pool.params)));
+    endpoint_files.read(config.pools.iter().map(|pool| &pool.params), &parts.findings);
     let snapshot = build::build(Arc::clone(&config), None, &parts, &clock).map_err(|faults| faults.to_string())?;
     let snapshot = Arc::new(snapshot);
     for warning in &snapshot.warnings {
@@ -105,12 +117,6 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
 
     let access_log = AccessLog::off();
     access_log.configure(snapshot.access_log.clone()).map_err(|error| access_log_fault(&config, &error).to_string())?;
-    let side = Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("side")
-        .enable_all()
-        .build()
-        .map_err(words("cannot start the side runtime"))?;
     let current = Arc::new(Current::new(Arc::clone(&snapshot)));
     let gate = Gate::new(config.server.max_connections);
     let metrics = Metrics::new();
@@ -136,6 +142,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
         })?;
     }
     probes.follow(&snapshot.pools);
+    discovery.follow(&snapshot.pools);
     for assignments in listeners.apply(prepared, &snapshot) {
         workers.assign(assignments.into_iter());
     }
@@ -154,6 +161,7 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
         access_log: access_log.clone(),
         gate: Arc::clone(&gate),
         metrics,
+        findings: Arc::clone(&parts.findings),
         generations: workers.generations(),
         bound: Arc::clone(listeners.bound()),
         ledger: Arc::clone(&ledger),
@@ -168,6 +176,8 @@ pub fn start(main: &Path, clock: Clock) -> Result<Started, String> {
         listeners,
         workers,
         probes,
+        discovery,
+        endpoint_files,
         gate,
         ledger,
         state,

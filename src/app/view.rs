@@ -12,8 +12,8 @@ use super::ReloadRequest;
 use super::listeners::Bound;
 use super::reload::Ledger;
 use crate::admin::status::{
-    CertificateStatus, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, ProbeStatus, PurgesStatus,
-    Status, StoreShare, StoreStatus, WorkerStatus,
+    CertificateStatus, ConnectionsStatus, DiscoveryStatus, EndpointStatus, ListenerStatus, PoolStatus, ProbeStatus,
+    PurgesStatus, Status, StoreShare, StoreStatus, WorkerStatus,
 };
 use crate::admin::{Explained, Fault, States, View};
 use crate::clock::Clock;
@@ -26,7 +26,7 @@ use crate::policy::balance::{AdminState, Balance};
 use crate::policy::cache::purge::Target;
 use crate::snapshot::{Action, Current, Listener};
 use crate::store::{Purged, Purger, Store};
-use crate::upstream::{Pool, ProbeRecord};
+use crate::upstream::{Findings, Pool, ProbeRecord, Report};
 
 /// Everything the admin listener reads.
 pub(super) struct Overview {
@@ -37,6 +37,7 @@ pub(super) struct Overview {
     pub(super) access_log: AccessLog,
     pub(super) gate: Arc<Gate>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) findings: Arc<Findings>,
     /// The generation each worker follows.
     pub(super) generations: Vec<Arc<AtomicU64>>,
     pub(super) bound: Arc<Bound>,
@@ -69,7 +70,7 @@ impl View for Overview {
                 framing_faults: counters.framing_faults.read(),
             },
             listeners: snapshot.listeners.iter().map(|listener| self.listener(listener)).collect(),
-            pools: snapshot.pools.iter().map(|pool| pool_status(pool)).collect(),
+            pools: snapshot.pools.iter().map(|pool| pool_status(pool, self.findings.report(&pool.name))).collect(),
             cache: self.metrics.cache_answers(),
             store: self.store(),
             workshop: self.workshop.status(),
@@ -203,7 +204,7 @@ impl Overview {
     }
 }
 
-fn pool_status(pool: &Pool) -> PoolStatus {
+fn pool_status(pool: &Pool, report: Option<Report>) -> PoolStatus {
     let by_latency = pool.params.balance == Balance::PeakEwma;
     let endpoints = pool.params.endpoints.iter().zip(&pool.endpoints).map(|(params, live)| {
         let counters = live.counters();
@@ -216,7 +217,9 @@ fn pool_status(pool: &Pool) -> PoolStatus {
             healthy: live.healthy(),
             ejected: live.is_ejected(),
             ejections: live.ejections(),
-            backup: params.backup,
+            backup: params.tier > 0,
+            tier: params.tier,
+            discovered: params.discovered,
             in_flight: u64::from(live.in_flight()),
             requests: counters.requests,
             failures: counters.failures.iter().map(|(_, count)| count).sum(),
@@ -237,8 +240,14 @@ fn pool_status(pool: &Pool) -> PoolStatus {
         retries: counters.retries,
         retries_denied: counters.retries_denied,
         hedges: counters.hedges,
+        discovery: report.map(discovery_status),
         endpoints: endpoints.collect(),
     }
+}
+
+fn discovery_status(report: Report) -> DiscoveryStatus {
+    let Report { source, found, left_off, answered, fault, details, answers, failures, changes } = report;
+    DiscoveryStatus { source, found, left_off, answered, fault, details, answers, failures, changes }
 }
 
 fn probe_status(probe: &ProbeRecord) -> ProbeStatus {

@@ -70,7 +70,8 @@ fn rehearse(config: Arc<Config>) -> Result<Result<Snapshot, Diagnostics>, Failur
     };
     // Nobody will be given a session of it.
     let farm = Arc::new(Farm::new(&[]));
-    let parts = Parts { store: Store::new(config.store.size), tickets, farm, self_signed: Box::new(fresh) };
+    let (store, findings) = (Store::new(config.store.size), Arc::default());
+    let parts = Parts { store, tickets, farm, findings, self_signed: Box::new(fresh) };
     Ok(build::build(config, None, &parts, &clock))
 }
 

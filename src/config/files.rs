@@ -70,6 +70,24 @@ pub(super) fn read_all(
     Joined { table, main, complete: reader.complete }
 }
 
+/// The text of one file, which comes after `order` others.
+pub(super) fn read_one(path: &Path, order: usize, files: &dyn Files, faults: &mut Diagnostics) -> Option<Location> {
+    let text = files.read(path).map_err(|error| error.to_string()).and_then(|bytes| {
+        if bytes.len() > MAX_FILE_BYTES {
+            return Err(format!("it has more than {MAX_FILE_BYTES} bytes"));
+        }
+        String::from_utf8(bytes).map_err(|error| {
+            let line = error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n');
+            format!("line {} is not UTF-8", line.count() + 1)
+        })
+    });
+    let refused = |reason: String| {
+        let at = Location::file(path, String::new(), order);
+        faults.push(Diagnostic::at(&at, format!("cannot be read: {reason}"), ""));
+    };
+    text.map_err(refused).ok().map(|text| Location::file(path, text, order))
+}
+
 struct Reader<'a> {
     files: &'a dyn Files,
     watched: &'a mut BTreeSet<PathBuf>,
@@ -81,24 +99,9 @@ impl Reader<'_> {
     /// The text of one file.
     fn read(&mut self, path: &Path, order: usize) -> Option<Location> {
         self.watched.insert(path.to_owned());
-        let text = self.files.read(path).map_err(|error| error.to_string()).and_then(|bytes| {
-            if bytes.len() > MAX_FILE_BYTES {
-                return Err(format!("it has more than {MAX_FILE_BYTES} bytes"));
-            }
-            String::from_utf8(bytes).map_err(|error| {
-                let line = error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n');
-                format!("line {} is not UTF-8", line.count() + 1)
-            })
-        });
-        match text {
-            Ok(text) => Some(Location::file(path, text, order)),
-            Err(reason) => {
-                let at = Location::file(path, String::new(), order);
-                self.faults.push(Diagnostic::at(&at, format!("cannot be read: {reason}"), ""));
-                self.complete = false;
-                None
-            }
-        }
+        let read = read_one(path, order, self.files, self.faults);
+        self.complete &= read.is_some();
+        read
     }
 
     fn parse(&mut self, at: &Location) -> Option<Table> {

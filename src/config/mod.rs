@@ -30,6 +30,8 @@ pub use files::Files;
 pub use model::Config;
 pub use source::Location;
 
+use crate::policy::pool::EndpointParams;
+
 use shape::Shape;
 
 /// What became of reading a configuration.
@@ -60,6 +62,14 @@ pub fn load(main: &Path, files: &dyn Files) -> Outcome {
         warnings,
         watched: validation.watched.into_iter().collect(),
     }
+}
+
+/// Reads a file of a `discover.directory`: an endpoint, or a list of them.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_endpoints(path: &Path, files: &dyn Files) -> Result<Vec<EndpointParams>, Diagnostics> {
+    validate::discover::endpoint_file(path, files)
 }
 
 /// The language as JSON Schema, for editors: `config/schema.json`.

@@ -113,13 +113,15 @@ fn tls(tls: &TlsConfig) -> String {
 
 fn pool_row(pool: &PoolConfig) -> Vec<String> {
     let params = &pool.params;
-    let endpoints = params.endpoints.iter().map(endpoint).collect::<Vec<_>>().join(", ");
+    let found = params.discover.iter().map(|discover| format!("those of {}", discover.source));
+    let endpoints = params.endpoints.iter().map(endpoint).chain(found).collect::<Vec<_>>().join(", ");
     let probes = params.health.as_ref().map_or_else(
         || "no probes".to_owned(),
         |health| {
             let asked = match &health.kind {
                 ProbeKind::Tcp => "tcp",
                 ProbeKind::Http { path, .. } => path,
+                ProbeKind::Grpc { .. } => "grpc",
             };
             format!("probes {asked} every {}", show_duration(health.interval))
         },
@@ -133,18 +135,19 @@ fn pool_json(pool: &PoolConfig) -> Json {
         "name": pool.params.name,
         "balance": pool.params.balance.token(),
         "tls": pool.tls.is_some(),
+        "discover": pool.params.discover.as_ref().map(|discover| discover.source.to_string()),
         "endpoints": pool.params.endpoints.iter().map(|endpoint| json!({
             "address": endpoint.address.to_string(),
             "weight": endpoint.weight,
             "max_connections": endpoint.max_connections,
-            "backup": endpoint.backup,
+            "backup": endpoint.tier > 0,
             "state": endpoint.state.token(),
         })).collect::<Vec<_>>(),
     })
 }
 
 fn endpoint(endpoint: &EndpointParams) -> String {
-    let backup = if endpoint.backup { " backup" } else { "" };
+    let backup = if endpoint.tier > 0 { " backup" } else { "" };
     let state = if endpoint.state == AdminState::Up { "" } else { endpoint.state.token() };
     format!("{} x{}{backup} {state}", endpoint.address, endpoint.weight).trim_end().to_owned()
 }

@@ -52,7 +52,11 @@ impl ProcessLog {
 
 fn targets(level: &str) -> Targets {
     let ours: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
-    Targets::new().with_target(env!("CARGO_CRATE_NAME"), ours).with_default(ours.min(LevelFilter::WARN))
+    Targets::new()
+        .with_target(env!("CARGO_CRATE_NAME"), ours)
+        // Warns of each datagram that answers no question, and anybody can send one.
+        .with_target("hickory_net", ours.min(LevelFilter::ERROR))
+        .with_default(ours.min(LevelFilter::WARN))
 }
 
 /// Posts each formatted message as one line.
@@ -99,6 +103,7 @@ mod tests {
         check("error", Level::ERROR, Some(Level::ERROR));
         check("nonsense", Level::INFO, Some(Level::WARN));
         assert!(!targets("info").would_enable("tidegate", &Level::DEBUG));
+        assert!(!targets("debug").would_enable("hickory_net::udp", &Level::WARN));
         assert!(!targets("off").would_enable("tidegate", &Level::ERROR));
     }
 }

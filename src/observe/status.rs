@@ -155,8 +155,34 @@ pub struct PoolStatus {
     pub retries_denied: u64,
     /// Attempts made beside another that was slow.
     pub hedges: u64,
-    /// In file order.
+    /// How its endpoints are found; `None` where all of them are written.
+    pub discovery: Option<DiscoveryStatus>,
+    /// In file order, and behind them those that were found.
     pub endpoints: Vec<EndpointStatus>,
+}
+
+/// How discovery goes in a pool.
+#[derive(Debug, Clone, Serialize)]
+pub struct DiscoveryStatus {
+    /// What is asked or read.
+    pub source: String,
+    /// Endpoints of the last good answer.
+    pub found: usize,
+    /// Those that were left off for being too many.
+    pub left_off: usize,
+    /// When the last good answer came.
+    #[serde(serialize_with = "timestamp::serialize_option")]
+    pub answered: Option<SystemTime>,
+    /// Why the last question brought none, or not all of it.
+    pub fault: Option<&'static str>,
+    /// What is wrong with files.
+    pub details: Vec<String>,
+    /// Good answers.
+    pub answers: u64,
+    /// Questions that brought none.
+    pub failures: u64,
+    /// Answers that changed the endpoints.
+    pub changes: u64,
 }
 
 /// One endpoint of a pool.
@@ -179,6 +205,10 @@ pub struct EndpointStatus {
     pub ejections: u64,
     /// `backup`
     pub backup: bool,
+    /// 0, or behind how many tiers of endpoints it waits.
+    pub tier: u8,
+    /// Not written, but found.
+    pub discovered: bool,
     /// Exchanges whose response has not ended.
     pub in_flight: u64,
     /// Estimated time to a response head in microseconds, 0 = nothing known; only where the pool balances by it.
@@ -360,6 +390,17 @@ pub(crate) mod tests {
                 retries: 6,
                 retries_denied: 7,
                 hedges: 8,
+                discovery: Some(DiscoveryStatus {
+                    source: "dns web.internal:8080".into(),
+                    found: 1,
+                    left_off: 2,
+                    answered: Some(at(1_795_416_090)),
+                    fault: Some("timeout"),
+                    details: Vec::new(),
+                    answers: 60,
+                    failures: 4,
+                    changes: 3,
+                }),
                 endpoints: vec![EndpointStatus {
                     address: "10.0.0.11:8080".into(),
                     weight: 3,
@@ -369,6 +410,8 @@ pub(crate) mod tests {
                     ejected: true,
                     ejections: 3,
                     backup: true,
+                    tier: 1,
+                    discovered: true,
                     in_flight: 5,
                     latency_us: Some(1500),
                     requests: 100,

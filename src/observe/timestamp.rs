@@ -24,6 +24,17 @@ pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::O
     serializer.serialize_str(&rfc3339(*time))
 }
 
+/// The same of a time that may not be.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_option<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serialize(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 pub(super) fn write_rfc3339(time: SystemTime, out: &mut Vec<u8>) {
     let Civil { year, month, day, hour, minute, second, millis } = Civil::of(time);
     // Writing to a Vec cannot fail.

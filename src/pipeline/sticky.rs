@@ -24,25 +24,23 @@ pub(super) struct Session {
     pub(super) endpoint: usize,
 }
 
-/// Takes the cookies of the route's sticky pools out of the request. Of several that stand for an endpoint the first wins.
+/// Takes our cookies out of the request, those of other routes' pools too: a browser sends them all. Of several of this
+/// route's that stand for an endpoint the first wins.
 pub(super) fn take(exchange: &mut Exchange, route: &Route) {
     let Action::Forward(split) = &route.action else { return };
     let headers = &exchange.head.headers;
     exchange.session = split.iter().find_map(|(pool, _)| {
-        let sticky = pool.params.sticky.as_ref()?;
-        let mut values = cookies::pairs(headers).filter(|(name, _)| *name == sticky.cookie);
+        let cookie = pool.cookie()?;
+        let mut values = cookies::pairs(headers).filter(|(name, _)| *name == cookie);
         let endpoint = values.find_map(|(_, value)| pool.endpoint_of(value))?;
         Some(Session { pool: Arc::clone(pool), endpoint })
     });
     hide(&mut exchange.head.headers, route);
 }
 
-/// Removes these cookies and looks at nothing.
+/// Removes the cookies of all sticky pools and looks at nothing.
 pub(super) fn hide(headers: &mut HeaderMap, route: &Route) {
-    let Action::Forward(split) = &route.action else { return };
-    for sticky in split.iter().filter_map(|(pool, _)| pool.params.sticky.as_ref()) {
-        cookies::strip(headers, std::slice::from_ref(&sticky.cookie));
-    }
+    cookies::strip(headers, &route.session_cookies);
 }
 
 /// Gives the client the cookie of the endpoint that answered, unless it has it already.
@@ -55,7 +53,8 @@ pub(super) fn give(exchange: &Exchange, pool: &Arc<Pool>, reply: &mut Reply) {
     if stayed {
         return;
     }
-    let cookie = pool.token_of(reply.endpoint).and_then(|token| sticky.set_cookie(token, exchange.peer.tls.is_some()));
+    let named = pool.cookie().zip(pool.token_of(reply.endpoint));
+    let cookie = named.and_then(|(name, token)| sticky.set_cookie(name, token, exchange.peer.tls.is_some()));
     if let Some(cookie) = cookie {
         let headers = &mut reply.response.headers;
         headers.append(SET_COOKIE, cookie);

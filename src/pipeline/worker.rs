@@ -107,9 +107,7 @@ impl Worker {
 
     /// Takes up a published snapshot: lets go of connections to endpoints it no longer has.
     pub fn follow(&self, snapshot: &Snapshot) {
-        self.connections.retain(|endpoint| {
-            snapshot.pools.iter().flat_map(|pool| &pool.endpoints).any(|kept| kept.id() == endpoint.id())
-        });
+        self.connections.follow(&snapshot.pools);
     }
 
     /// What wants doing about once a second.

@@ -10,6 +10,7 @@ pub mod admission;
 pub mod balance;
 pub mod cache;
 pub mod debug;
+pub mod discovery;
 pub mod encoding;
 pub mod fields;
 pub mod filter;

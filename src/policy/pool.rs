@@ -8,6 +8,7 @@ use super::adaptive::AdaptiveParams;
 use super::balance::hash::HashBy;
 use super::balance::sticky::StickyParams;
 use super::balance::{AdminState, Balance};
+use super::discovery::DiscoverParams;
 use super::health::HealthParams;
 use super::health::outlier::OutlierParams;
 use super::retry::RetryParams;
@@ -25,8 +26,12 @@ pub struct PoolParams {
     pub slow_start: Option<Duration>,
     /// `sticky`; `None` = sessions go anywhere.
     pub sticky: Option<StickyParams>,
-    /// `endpoints` in file order; at least one.
+    /// `endpoints` in file order, and behind them those that were discovered.
     pub endpoints: Vec<EndpointParams>,
+    /// `discover`; `None` = what is written is all there is.
+    pub discover: Option<DiscoverParams>,
+    /// `resolver`: DNS servers to be asked for names of this pool; empty = the system's.
+    pub resolver: Vec<SocketAddr>,
     /// `host`
     pub host: HostHeader,
     /// `queue`; `None` = a full pool refuses.
@@ -55,19 +60,24 @@ pub struct PoolParams {
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
+/// The largest weight of an endpoint.
+pub const MAX_WEIGHT: u16 = 1000;
+
 /// One of `endpoints`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointParams {
     /// `address`
     pub address: Address,
-    /// `weight`, 0..=1000; default 1.
+    /// `weight`, 0..=[`MAX_WEIGHT`]; default 1.
     pub weight: u16,
     /// `max_connections`
     pub max_connections: Option<u32>,
-    /// `backup`
-    pub backup: bool,
+    /// Endpoints of a tier are used only when none of those before it can be: 0 is first, `backup = true` is 1.
+    pub tier: u8,
     /// `state`
     pub state: AdminState,
+    /// Written in no configuration file.
+    pub discovered: bool,
 }
 
 /// `queue`

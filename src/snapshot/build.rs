@@ -2,7 +2,8 @@
 //!
 //! A compiler, not a constructor: faults are collected and shown where the operator wrote what is wrong. What the
 //! previous snapshot has and the next one still wants is taken over: endpoints with their health and counters, cache
-//! shares, compiled rules with the time they came into force, an access log whose target stayed.
+//! shares, compiled rules with the time they came into force, an access log whose target stayed. Endpoints that pools have
+//! discovered are found in `Findings`, whichever generation asked for them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,7 +30,7 @@ use crate::policy::optimise::Recipe;
 use crate::policy::route::RouteTable;
 use crate::store::Store;
 use crate::transform::html::RuleSet;
-use crate::upstream::{ClientTls, Farm, Pool, TlsSpec as ClientSpec};
+use crate::upstream::{ClientTls, Farm, Findings, Pool, TlsSpec as ClientSpec};
 
 /// What a snapshot needs besides its configuration; the same for every generation.
 pub struct Parts {
@@ -39,6 +40,8 @@ pub struct Parts {
     pub tickets: Arc<TicketKeys>,
     /// What pools share.
     pub farm: Arc<Farm>,
+    /// What pools have discovered.
+    pub findings: Arc<Findings>,
     /// Makes, or finds in `state_dir`, a self-signed certificate for these names: chain and key as PEM.
     pub self_signed: SelfSigned,
 }
@@ -60,8 +63,7 @@ pub fn build(
     let mut faults = Diagnostics::default();
     let listeners: Vec<_> =
         config.listeners.iter().filter_map(|listener| build_listener(listener, parts, clock, &mut faults)).collect();
-    let pools: Vec<_> =
-        config.pools.iter().filter_map(|pool| build_pool(pool, previous, &parts.farm, &mut faults)).collect();
+    let pools: Vec<_> = config.pools.iter().filter_map(|pool| build_pool(pool, previous, parts, &mut faults)).collect();
     let rewrites: Vec<_> =
         config.rewrites.iter().filter_map(|rewrite| build_rewrite(rewrite, previous, now, &mut faults)).collect();
     let access_log = build_access_log(&config, &mut faults);
@@ -80,8 +82,12 @@ pub fn build(
     let policies = Policies { pools: &pools, caches: &caches, rewrites: &rewrites, compressions: &compressions };
     let mut routes: Vec<_> = config.routes.iter().map(|route| build_route(route, &policies)).collect();
     let heeds_integrity = routes.iter().any(|route| route.recipe.optimisers.heed_integrity());
-    routes.iter_mut().for_each(|route| route.heeds_integrity = heeds_integrity);
-    let table = RouteTable::build(config.routes.iter().map(|route| route.matching.clone()).collect());
+    let session_cookies: Arc<[String]> = pools.iter().filter_map(|pool| pool.cookie().map(str::to_owned)).collect();
+    for route in &mut routes {
+        route.heeds_integrity = heeds_integrity;
+        route.session_cookies = Arc::clone(&session_cookies);
+    }
+    let table = Arc::new(RouteTable::build(config.routes.iter().map(|route| route.matching.clone()).collect()));
     Ok(Snapshot {
         generation: previous.map_or(0, |previous| previous.generation) + 1,
         errors: build_errors(&config),
@@ -219,7 +225,7 @@ fn help(problem: &TlsProblem) -> &'static str {
 fn build_pool(
     config: &PoolConfig,
     previous: Option<&Snapshot>,
-    farm: &Arc<Farm>,
+    parts: &Parts,
     faults: &mut Diagnostics,
 ) -> Option<Arc<Pool>> {
     let previous = previous.and_then(|previous| {
@@ -249,7 +255,8 @@ fn build_pool(
             }
         }
     };
-    Some(Arc::new(Pool::build(config.params.clone(), tls, previous, farm)))
+    let params = parts.findings.merge(config.params.clone());
+    Some(Arc::new(Pool::build(params, tls, previous, &parts.farm)))
 }
 
 fn build_rewrite(
@@ -358,6 +365,7 @@ fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
             .and_then(|rewrite| rewrite.params.debug_key.as_ref())
             .map(|key| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))),
         heeds_integrity: false,
+        session_cookies: Arc::default(),
         request: route.request.clone(),
         response: route.response.clone(),
         in_key: !matching.methods.is_empty() || !matching.when.is_empty() || matching.listeners.is_some(),

@@ -5,6 +5,7 @@
 //! previous snapshot while the next is built. [`Current`] is the one `ArcSwap` of the process.
 
 pub mod build;
+pub mod endpoint_files;
 pub mod files;
 pub mod reload;
 pub mod watch;
@@ -36,7 +37,7 @@ use crate::policy::route::{RequestEdits, RouteTable};
 use crate::policy::uri::NormalUri;
 use crate::store::{Purge, Share};
 use crate::transform::html::RuleSet;
-use crate::upstream::Pool;
+use crate::upstream::{Findings, Pool};
 
 /// Everything an exchange decides by.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub struct Snapshot {
     /// What it was built from; for `status`, `check` and the next build.
     pub config: Arc<Config>,
     /// Picks an index into `routes`.
-    pub table: RouteTable,
+    pub table: Arc<RouteTable>,
     /// `[[route]]` in file order.
     pub routes: Vec<Arc<Route>>,
     /// `[[pool]]` in file order.
@@ -66,6 +67,46 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The snapshot that follows when other endpoints are known than it has; `None` = they are the same. Everything else
+    /// is as it was: nothing here can fail.
+    #[must_use]
+    pub fn with_endpoints(&self, findings: &Findings) -> Option<Self> {
+        let mut changed = false;
+        let mut next = |pool: &Arc<Pool>| {
+            let params = findings.merge(pool.params.clone());
+            if params.endpoints == pool.params.endpoints {
+                return Arc::clone(pool);
+            }
+            changed = true;
+            Arc::new(Pool::build(params, pool.tls.clone(), Some(pool), pool.farm()))
+        };
+        let pools: Vec<_> = self.pools.iter().map(&mut next).collect();
+        if !changed {
+            return None;
+        }
+        let routes = self.routes.iter().map(|route| match &route.action {
+            Action::Forward(split) => {
+                let newest = |pool: &Arc<Pool>| pools.iter().find(|next| next.id == pool.id).unwrap_or(pool).clone();
+                let split = split.iter().map(|(pool, weight)| (newest(pool), *weight)).collect();
+                Arc::new(Route { action: Action::Forward(split), ..Route::clone(route) })
+            }
+            Action::Redirect(..) | Action::Respond(..) => Arc::clone(route),
+        });
+        Some(Self {
+            generation: self.generation + 1,
+            config: Arc::clone(&self.config),
+            table: Arc::clone(&self.table),
+            routes: routes.collect(),
+            pools,
+            listeners: self.listeners.clone(),
+            caches: self.caches.clone(),
+            rewrites: self.rewrites.clone(),
+            access_log: self.access_log.clone(),
+            errors: self.errors.clone(),
+            warnings: Diagnostics::default(),
+        })
+    }
+
     /// A purge of `target`, of what `policies` keep; `None` = of whatever is kept, by policies that are gone as well.
     #[must_use]
     pub fn purge(
@@ -137,6 +178,8 @@ pub struct Route {
     /// Some route alters scripts or style sheets, so that pages of every route are searched for the digests of those that
     /// must stay as they are.
     pub heeds_integrity: bool,
+    /// The cookies of all sticky pools, which are ours and no origin's.
+    pub session_cookies: Arc<[String]>,
     /// `request`
     pub request: RequestEdits,
     /// `response`

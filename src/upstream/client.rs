@@ -6,7 +6,7 @@
 //! the answer's body, `total` over all of it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -145,8 +145,10 @@ enum Carrier {
 pub struct Connections {
     idle: RefCell<IdleSets>,
     http2: Sessions,
-    /// Whose turn it is, per pool and algorithm; forgotten on reload.
+    /// Whose turn it is, per pool and algorithm.
     picks: RefCell<HashMap<(PoolId, Balance), Picker, OwnNumbers>>,
+    /// The endpoints of the snapshot it follows; `None` before the first one.
+    followed: RefCell<Option<HashSet<u64, OwnNumbers>>>,
     /// Kept for its allocation.
     views: RefCell<Vec<EndpointView>>,
     /// The worker's coarse clock, moved by `sweep`: good enough for keep-alive times.
@@ -173,6 +175,7 @@ impl Connections {
             idle: RefCell::default(),
             http2: Sessions::default(),
             picks: RefCell::default(),
+            followed: RefCell::default(),
             views: RefCell::default(),
             coarse: Cell::new(now()),
         }
@@ -337,14 +340,14 @@ impl Connections {
             Place { pool, index, endpoint, limit: connect_limit(pool), tunnel: request.upgrade, again: !allow_reuse };
         Ok(match self.http2.acquire(place, timings).await? {
             Acquired::Stream(lease, reused) => Carried { carrier: Carrier::Stream(lease), reused },
-            Acquired::Http1(stream) => {
-                let link = Link::new(stream, Arc::clone(endpoint), pool.params.timeouts.first_byte);
+            Acquired::Http1(stream, lead) => {
+                let link = Link::new(stream, lead, Arc::clone(endpoint), pool.params.timeouts.first_byte);
                 Carried { carrier: Carrier::Link(Box::new(link)), reused: false }
             }
         })
     }
 
-    /// Drops idle connections that have ended or outlived `keep_alive.timeout`. The worker calls this each second.
+    /// Drops idle connections that have ended, outlived `keep_alive.timeout` or lost their endpoint. The worker calls this each second.
     pub fn sweep(&self, now: Now) {
         self.coarse.set(now.mono);
         // A sweep may look at more sockets than one turn of a task may use; without its budget's end in sight, tokio
@@ -354,16 +357,31 @@ impl Connections {
             Poll::Ready(())
         });
         self.http2.sweep(now.mono);
+        self.forget_departed();
         let swept = tokio::task::coop::unconstrained(all).now_or_never();
         debug_assert!(swept.is_some(), "a sweep waits for nothing");
     }
 
-    /// Follows a reload: drops the idle connections of endpoints `keep` does not want any more, and begins the turns of
-    /// all pools anew.
-    pub fn retain(&self, mut keep: impl FnMut(&Endpoint) -> bool) {
-        self.idle.borrow_mut().retain(&mut keep);
+    /// Follows a snapshot: drops the idle connections of endpoints that are in none of `pools`, and forgets whose turn it
+    /// was in pools that are gone. In the others turns go on: a farm that is discovered may change every second.
+    pub fn follow(&self, pools: &[Arc<Pool>]) {
+        let endpoints = pools.iter().flat_map(|pool| &pool.endpoints).map(|endpoint| endpoint.id());
+        *self.followed.borrow_mut() = Some(endpoints.collect());
+        self.forget_departed();
+        let same = |(id, balance): &(PoolId, Balance)| {
+            pools.iter().any(|pool| pool.id == *id && pool.params.balance == *balance)
+        };
+        self.picks.borrow_mut().retain(|key, _| same(key));
+    }
+
+    /// Drops the connections of endpoints that are in no pool any more. An exchange may have outlived its endpoint's place
+    /// in the snapshot and left one behind.
+    fn forget_departed(&self) {
+        let followed = self.followed.borrow();
+        let Some(endpoints) = &*followed else { return };
+        let keep = |endpoint: &Endpoint| endpoints.contains(&endpoint.id());
+        self.idle.borrow_mut().retain(keep);
         self.http2.retain(keep);
-        self.picks.borrow_mut().clear();
     }
 
     /// How many idle connections there are.
@@ -396,7 +414,7 @@ async fn open(going: &Going<'_>, timings: &mut Timings) -> Result<Box<Link>, Err
     endpoint.count_connect();
     timings.connect = Some(connected.connect);
     timings.tls = connected.tls;
-    Ok(Box::new(Link::new(connected.stream, Arc::clone(endpoint), pool.params.timeouts.first_byte)))
+    Ok(Box::new(Link::new(connected.stream, connected.lead, Arc::clone(endpoint), pool.params.timeouts.first_byte)))
 }
 
 fn connect_limit(pool: &Pool) -> Duration {

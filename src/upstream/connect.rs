@@ -9,6 +9,7 @@ use tokio_rustls::TlsConnector;
 
 use super::endpoint::Endpoint;
 use super::fault;
+use super::names::Lead;
 use super::pool::Pool;
 use super::proxy_protocol;
 use super::stream::{Plain, Stream};
@@ -27,6 +28,8 @@ pub(super) struct Connected {
     pub(super) tls: Option<Duration>,
     /// HTTP/2 is to be spoken on it.
     pub(super) http2: bool,
+    /// Where it leads, of an endpoint whose address is a name.
+    pub(super) lead: Option<Lead>,
 }
 
 /// What is particular about a connection.
@@ -54,10 +57,12 @@ pub(super) async fn connect(
 
 async fn open(pool: &Pool, index: usize, endpoint: &Endpoint, opening: Opening) -> Result<Connected, ErrorKind> {
     let started = now();
-    let mut plain = match endpoint.address() {
-        Address::Ip(address) => tcp(*address).await?,
+    let (mut plain, lead) = match endpoint.address() {
+        Address::Ip(address) => (tcp(*address).await?, None),
         Address::Name(..) => named(endpoint).await?,
-        Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await.map_err(|error| fault::of_connect(&error))?),
+        Address::Unix(path) => {
+            (Plain::Unix(UnixStream::connect(path).await.map_err(|error| fault::of_connect(&error))?), None)
+        }
     };
     if let Some(version) = pool.params.proxy_protocol {
         let header = proxy_protocol::header(version, opening.client);
@@ -67,7 +72,7 @@ async fn open(pool: &Pool, index: usize, endpoint: &Endpoint, opening: Opening) 
     let connect = opened - started;
     let (Some(tls), Some(name)) = (&pool.tls, pool.server_name(index)) else {
         let http2 = pool.params.protocol == OriginProtocol::Http2 && !opening.http1;
-        return Ok(Connected { stream: Stream::Plain(plain), connect, tls: None, http2 });
+        return Ok(Connected { stream: Stream::Plain(plain), connect, tls: None, http2, lead });
     };
     let handshake =
         TlsConnector::from(if opening.http1 { tls.http1() } else { tls.config() }).connect(name.clone(), plain).await;
@@ -76,7 +81,7 @@ async fn open(pool: &Pool, index: usize, endpoint: &Endpoint, opening: Opening) 
     if !http2 && pool.params.protocol == OriginProtocol::Http2 {
         return Err(ErrorKind::TlsHandshake);
     }
-    Ok(Connected { stream: Stream::Tls(Box::new(stream)), connect, tls: Some(now() - opened), http2 })
+    Ok(Connected { stream: Stream::Tls(Box::new(stream)), connect, tls: Some(now() - opened), http2, lead })
 }
 
 async fn tcp(address: SocketAddr) -> Result<Plain, ErrorKind> {
@@ -87,16 +92,12 @@ async fn tcp(address: SocketAddr) -> Result<Plain, ErrorKind> {
 }
 
 /// Tries the resolved addresses in turn, from a different one each time.
-async fn named(endpoint: &Endpoint) -> Result<Plain, ErrorKind> {
-    let (mut addresses, mut first) = endpoint.resolved();
-    if addresses.is_empty() {
-        endpoint.resolve().await.map_err(|_| ErrorKind::DnsError)?;
-        (addresses, first) = endpoint.resolved();
-    }
+async fn named(endpoint: &Endpoint) -> Result<(Plain, Option<Lead>), ErrorKind> {
+    let (addresses, first) = endpoint.names.addresses().await;
     let mut last = ErrorKind::DnsError;
     for address in addresses.iter().cycle().skip(first).take(addresses.len().min(ADDRESSES_TRIED)) {
         match tcp(*address).await {
-            Ok(plain) => return Ok(plain),
+            Ok(plain) => return Ok((plain, Some(endpoint.names.lead(*address)))),
             Err(kind) => last = kind,
         }
     }

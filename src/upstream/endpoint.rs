@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 use std::mem::discriminant;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connect::now;
 use super::moment::{millis, present};
+use super::names::{Lead, Names};
 use super::room::Entry;
 use crate::clock::Now;
 use crate::error::ErrorKind;
@@ -80,9 +80,8 @@ pub struct Endpoint {
     seed: u64,
     counters: Tally,
     probes: Mutex<VecDeque<ProbeRecord>>,
-    resolved: Mutex<Arc<[SocketAddr]>>,
-    /// Which of several resolved addresses the next connection begins with.
-    rotation: AtomicU32,
+    /// Where it is at present, if its address is a name.
+    pub(super) names: Names,
 }
 
 /// The counters as they grow.
@@ -147,8 +146,7 @@ impl Endpoint {
             unanswered: AtomicU32::new(0),
             counters: Tally::default(),
             probes: Mutex::default(),
-            resolved: Mutex::new(Arc::new([])),
-            rotation: AtomicU32::new(0),
+            names: Names::default(),
         })
     }
 
@@ -306,6 +304,11 @@ impl Endpoint {
         self.back.store(millis(at), Ordering::Relaxed);
     }
 
+    /// Whether a connection may be used once more: not when the address it leads to has left the endpoint's name.
+    pub(super) fn keeps(&self, lead: Option<&mut Lead>) -> bool {
+        lead.is_none_or(|lead| self.names.has(lead))
+    }
+
     /// A reading of the counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -343,19 +346,6 @@ impl Endpoint {
         Some(InFlightGuard { endpoint: Arc::clone(self), _entry: None })
     }
 
-    /// Asks the resolver for a named address and keeps a good answer; other addresses have nothing to resolve. To be
-    /// called when the endpoint is new; from then on the probes keep the answer fresh.
-    ///
-    /// # Errors
-    /// The resolver's; the last good answer stays.
-    pub async fn resolve(&self) -> std::io::Result<()> {
-        if let Address::Name(name, port) = &self.address {
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), *port)).await?.collect();
-            self.keep_resolved(addresses);
-        }
-        Ok(())
-    }
-
     pub(super) fn count_attempt(&self, reused: bool) {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         if reused {
@@ -391,21 +381,6 @@ impl Endpoint {
             probes.pop_front();
         }
         probes.push_back(record);
-    }
-
-    /// The last good answer of the resolver, rotated by one at each call; empty before the first one.
-    pub(super) fn resolved(&self) -> (Arc<[SocketAddr]>, usize) {
-        let addresses = Arc::clone(&self.resolved.lock().unwrap_or_else(PoisonError::into_inner));
-        let turn = self.rotation.fetch_add(1, Ordering::Relaxed) as usize;
-        let first = turn.checked_rem(addresses.len()).unwrap_or(0);
-        (addresses, first)
-    }
-
-    /// Keeps a resolver's answer; an empty one is no answer and the last good one stays.
-    fn keep_resolved(&self, addresses: Vec<SocketAddr>) {
-        if !addresses.is_empty() {
-            *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = addresses.into();
-        }
     }
 }
 
@@ -465,17 +440,6 @@ mod tests {
         assert_eq!(endpoint.in_flight(), 1);
         assert!(endpoint.take(2).is_some(), "the slot given back is free again");
         assert!(endpoint.take(0).is_none());
-    }
-
-    #[test]
-    fn an_empty_answer_of_the_resolver_keeps_the_last_good_one() {
-        let endpoint = endpoint();
-        let addresses: Vec<SocketAddr> = vec!["10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap()];
-        endpoint.keep_resolved(addresses.clone());
-        endpoint.keep_resolved(Vec::new());
-        let (kept, first) = endpoint.resolved();
-        assert_eq!(kept.to_vec(), addresses);
-        assert_ne!(endpoint.resolved().1, first, "the next connection begins with the next address");
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::policy::pool::Address;
 /// Digits of a session token: 128 bits, far from being guessed.
 const TOKEN_DIGITS: usize = 32;
 
+/// Digits of a pool's own in the name of its cookie: enough to tell the pools of one host apart.
+const COOKIE_DIGITS: usize = 6;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Farm {
@@ -56,9 +59,19 @@ impl Farm {
     /// restarts and the endpoint's absence.
     pub(super) fn token(&self, pool: &str, address: &Address) -> Box<str> {
         // A name has no line breaks: two different pairs never spell the same text.
-        let tag = hmac::sign(&self.sessions, format!("sticky\n{pool}\n{address}").as_bytes());
+        self.digits(&format!("sticky\n{pool}\n{address}"), TOKEN_DIGITS).into()
+    }
+
+    /// The name of a pool's cookie, which begins with `cookie`: the same for as long as the pool keeps its name. It does not
+    /// tell that name.
+    pub(super) fn cookie(&self, cookie: &str, pool: &str) -> String {
+        format!("{cookie}-{}", self.digits(&format!("cookie\n{pool}"), COOKIE_DIGITS))
+    }
+
+    fn digits(&self, text: &str, count: usize) -> String {
+        let tag = hmac::sign(&self.sessions, text.as_bytes());
         let digits: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        digits.chars().take(TOKEN_DIGITS).collect()
+        digits.chars().take(count).collect()
     }
 }
 
@@ -69,6 +82,12 @@ impl Pool {
     pub fn endpoint_of(&self, token: &[u8]) -> Option<usize> {
         let same = |known: &str| aws_lc_rs::constant_time::verify_slices_are_equal(known.as_bytes(), token).is_ok();
         self.tokens.iter().position(|known| same(known))
+    }
+
+    /// The name of its cookie; `None` in pools that are not sticky.
+    #[must_use]
+    pub fn cookie(&self) -> Option<&str> {
+        self.cookie.as_deref()
     }
 
     /// The cookie's value for an endpoint; `None` in pools that are not sticky.

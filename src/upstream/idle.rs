@@ -45,7 +45,7 @@ impl IdleSets {
     pub(super) fn checkout(&mut self, pool: &Pool, endpoint: &Endpoint, now: Instant) -> Option<Box<Link>> {
         let set = self.0.get_mut(&Key::new(pool, endpoint))?;
         while let Some(mut parked) = set.parked.pop() {
-            if parked.expires > now && parked.link.http.is_reusable() {
+            if parked.expires > now && endpoint.keeps(parked.link.lead.as_mut()) && parked.link.http.is_reusable() {
                 return Some(parked.link);
             }
         }
@@ -53,9 +53,12 @@ impl IdleSets {
     }
 
     /// Keeps a connection that has finished its exchange, unless it is not fit for another or there are enough.
-    pub(super) fn park(&mut self, pool: &Pool, endpoint: &Arc<Endpoint>, link: Box<Link>, now: Instant) {
+    pub(super) fn park(&mut self, pool: &Pool, endpoint: &Arc<Endpoint>, mut link: Box<Link>, now: Instant) {
         let keep_alive = pool.params.keep_alive;
         if keep_alive.idle == 0 || pool.params.proxy_protocol.is_some() || !link.http.is_settled() {
+            return;
+        }
+        if !endpoint.keeps(link.lead.as_mut()) {
             return;
         }
         let set = self
@@ -70,7 +73,10 @@ impl IdleSets {
     /// Drops what has ended or expired.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.0.retain(|_, set| {
-            set.parked.retain_mut(|parked| parked.expires > now && parked.link.http.is_reusable());
+            let IdleSet { endpoint, parked } = set;
+            parked.retain_mut(|parked| {
+                parked.expires > now && endpoint.keeps(parked.link.lead.as_mut()) && parked.link.http.is_reusable()
+            });
             !set.parked.is_empty()
         });
     }

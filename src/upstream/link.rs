@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::http1::Connection;
+use super::names::Lead;
 use super::patience::Patience;
 use super::stream::Stream;
 
@@ -12,11 +13,13 @@ use super::stream::Stream;
 pub(super) struct Link {
     pub(super) http: Connection,
     pub(super) patience: Patience,
+    /// Where it leads, of an endpoint whose address is a name.
+    pub(super) lead: Option<Lead>,
 }
 
 impl Link {
     /// HTTP/1.1 over a fresh stream. `first_wait` is how long its first exchange will wait at most.
-    pub(super) fn new(stream: Stream, endpoint: Arc<Endpoint>, first_wait: Duration) -> Self {
-        Self { http: Connection::new(stream, Some(endpoint)), patience: Patience::new(first_wait) }
+    pub(super) fn new(stream: Stream, lead: Option<Lead>, endpoint: Arc<Endpoint>, first_wait: Duration) -> Self {
+        Self { http: Connection::new(stream, Some(endpoint)), patience: Patience::new(first_wait), lead }
     }
 }

@@ -14,13 +14,17 @@
 //! lent by the worker, so that an idle connection holds none. HTTP/2 (`http2`) drives the `h2` crate, with one task for
 //! each connection. Probes speak through the same code.
 //!
+//! Names are asked for beside the workers too ([`Discovery`]): an exchange never waits for DNS, unless it is the first.
+//! What pools discover becomes a pool like any other, in a snapshot of its own.
+//!
 //! Retrying is not done here: [`Failure`] says what happened, whether anything was sent, and whether the request can be
-//! sent again. Deliberately absent: discovery by SRV.
+//! sent again.
 
 mod answer;
 mod attempt;
 mod client;
 mod connect;
+mod discovery;
 mod endpoint;
 mod farm;
 mod fault;
@@ -29,12 +33,14 @@ mod http2;
 mod idle;
 mod link;
 mod moment;
+mod names;
 mod numbers;
 mod owed;
 mod patience;
 mod pool;
 mod probe;
 mod proxy_protocol;
+mod resolver;
 mod room;
 mod stream;
 #[cfg(test)]
@@ -42,6 +48,7 @@ mod tests;
 mod tls;
 
 pub use client::{Answer, Connections, Failure, OutRequest, Timings, Wanted};
+pub use discovery::{Discovery, Findings, Report};
 pub use endpoint::{Counters, Endpoint, InFlightGuard, ProbeRecord, Slot};
 pub use farm::Farm;
 pub use pool::{Pool, PoolId};

@@ -16,13 +16,16 @@ use super::tls::ClientTls;
 use crate::policy::balance::{AdminState, Balance, EndpointView, NoEndpoint};
 use crate::policy::health::outlier::{Failing, Failure};
 use crate::policy::health::slow_start;
-use crate::policy::pool::{Address, HostHeader, PoolParams};
+use crate::policy::pool::{Address, EndpointParams, HostHeader, PoolParams};
 
 /// Identity of a pool over generations: a pool keeps it as long as its name stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolId(u64);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Departed endpoints that a pool remembers: as many as an answer that flaps may have, without growing for ever.
+const DEPARTED: usize = 128;
 
 /// What an exchange needs to know of a pool. Immutable; a reload builds another one.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Pool {
     pub params: PoolParams,
     /// Live endpoints, in the order of `params.endpoints`.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// Endpoints that were discovered once and are not there at present, the latest first.
+    departed: Vec<Arc<Endpoint>>,
     /// `tls`; `None` = plain.
     pub tls: Option<Arc<ClientTls>>,
     /// Stays the same over reloads.
@@ -47,6 +52,8 @@ pub struct Pool {
     has_bounds: bool,
     /// Per endpoint: what goes into `Host`; `None` = leave the client's.
     hosts: Vec<Option<HeaderValue>>,
+    /// The name of its sticky cookie.
+    pub(super) cookie: Option<String>,
     /// Per endpoint: what stands for it in a sticky cookie; empty in pools that are not sticky.
     pub(super) tokens: Vec<Box<str>>,
     /// Per endpoint: the name its certificate must carry.
@@ -55,23 +62,26 @@ pub struct Pool {
 
 impl Pool {
     /// The next generation of a pool. `previous` is the pool of the same name, if there was one: endpoints whose address
-    /// stayed keep their live state, and an unchanged `tls` keeps its sessions and connections.
+    /// stayed keep their live state, and an unchanged `tls` keeps its sessions and connections. In a pool that discovers
+    /// its endpoints, one that was there a while ago takes up its state too: an answer may flap, and neither an operator's
+    /// word nor a count of exchanges must be lost on that.
     #[must_use]
     pub fn build(params: PoolParams, tls: Option<Arc<ClientTls>>, previous: Option<&Self>, farm: &Arc<Farm>) -> Self {
-        let mut kept: Vec<Arc<Endpoint>> = previous.map(|pool| pool.endpoints.clone()).unwrap_or_default();
-        let mut live = |address: &Address| match kept.iter().position(|endpoint| endpoint.address() == address) {
+        let mut kept = previous.map(Self::known).unwrap_or_default();
+        let mut live = |next: &EndpointParams| {
+            let known = kept.iter().position(|(endpoint, _)| *endpoint.address() == next.address);
             // Removed from the list, so that an address written twice becomes two endpoints, not one counted twice.
-            Some(position) => kept.swap_remove(position),
-            None => {
-                let endpoint = Endpoint::new(address.clone());
-                if previous.is_some() {
-                    // One that joins a pool at work has as much to warm up as one that comes back.
-                    endpoint.come_back(now());
-                }
-                endpoint
+            let (endpoint, took) =
+                known.map_or_else(|| (Endpoint::new(next.address.clone()), false), |at| kept.remove(at));
+            if previous.is_some() && !took && takes_traffic(next, &endpoint) {
+                // One that joins a pool at work has as much to warm up as one that comes back.
+                endpoint.come_back(now());
             }
+            endpoint
         };
-        let endpoints = params.endpoints.iter().map(|endpoint| live(&endpoint.address)).collect();
+        let endpoints = params.endpoints.iter().map(&mut live).collect();
+        let departed = kept.into_iter().map(|(endpoint, _)| endpoint);
+        let departed = departed.take(if params.discover.is_some() { DEPARTED } else { 0 }).collect();
         let tls = match (tls, previous.and_then(|pool| pool.tls.as_ref())) {
             (Some(new), Some(old)) if new.spec() == old.spec() => Some(Arc::clone(old)),
             (tls, _) => tls,
@@ -79,7 +89,8 @@ impl Pool {
         let sticky = params.endpoints.iter().filter(|_| params.sticky.is_some());
         let tokens = sticky.map(|endpoint| farm.token(&params.name, &endpoint.address)).collect();
         let hosts = params.endpoints.iter().map(|endpoint| host(&params.host, &endpoint.address)).collect();
-        let server_names = params.endpoints.iter().map(|endpoint| server_name(tls.as_deref(), &endpoint.address));
+        let found = params.discover.as_ref().and_then(|discover| discover.source.certificate_name());
+        let server_names = params.endpoints.iter().map(|endpoint| server_name(tls.as_deref(), endpoint, found));
         Self {
             server_names: server_names.collect(),
             room: previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.room)),
@@ -87,13 +98,22 @@ impl Pool {
             learns: params.balance == Balance::PeakEwma || params.adaptive.is_some() || params.outlier.is_some(),
             has_bounds: params.queue.is_some() || params.max_in_flight.is_some() || params.adaptive.is_some(),
             hosts,
+            cookie: params.sticky.as_ref().map(|sticky| farm.cookie(&sticky.cookie, &params.name)),
             tokens,
             endpoints,
+            departed,
             tls,
             name: params.name.as_str().into(),
             id: previous.map_or_else(|| PoolId(NEXT_ID.fetch_add(1, Ordering::Relaxed)), |pool| pool.id),
             params,
         }
+    }
+
+    /// Every endpoint that it remembers, and whether that takes traffic.
+    fn known(&self) -> Vec<(Arc<Endpoint>, bool)> {
+        let pairs = self.params.endpoints.iter().zip(&self.endpoints);
+        let present = pairs.map(|(params, live)| (Arc::clone(live), takes_traffic(params, live)));
+        present.chain(self.departed.iter().map(|endpoint| (Arc::clone(endpoint), false))).collect()
     }
 
     /// What a pick sees of the endpoints, written over `views`. Cost: no allocation once `views` has grown; the clock is
@@ -107,7 +127,7 @@ impl Pool {
             max_connections: params.max_connections.unwrap_or(u32::MAX),
             healthy: live.healthy(),
             state: live.state(params.state),
-            backup: params.backup,
+            tier: params.tier,
             tried: tried.contains(&index),
             latency: 0,
             seed: live.seed(),
@@ -151,6 +171,12 @@ impl Pool {
     #[must_use]
     pub fn max_in_flight(&self) -> u32 {
         self.room.limit(self.params.max_in_flight, self.params.adaptive.as_ref())
+    }
+
+    /// What it shares with the other pools.
+    #[must_use]
+    pub fn farm(&self) -> &Arc<Farm> {
+        &self.farm
     }
 
     /// Exchanges that wait for a slot.
@@ -251,9 +277,7 @@ impl Pool {
     /// Endpoints that would take traffic if they were well.
     fn up(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         let pairs = self.params.endpoints.iter().zip(&self.endpoints);
-        pairs
-            .filter(|(params, live)| live.state(params.state) == AdminState::Up && params.weight > 0)
-            .map(|(_, live)| live)
+        pairs.filter(|(params, live)| takes_traffic(params, live)).map(|(_, live)| live)
     }
 
     /// What `Host` the endpoint sees; `None` = the client's (`host = "preserve"`).
@@ -264,6 +288,11 @@ impl Pool {
     pub(super) fn server_name(&self, index: usize) -> Option<&ServerName<'static>> {
         self.server_names.get(index)
     }
+}
+
+/// Whether an endpoint would take traffic if it were well.
+fn takes_traffic(params: &EndpointParams, live: &Endpoint) -> bool {
+    live.state(params.state) == AdminState::Up && params.weight > 0
 }
 
 /// `host` for one endpoint. A value that is no field value falls back to the client's: validation has refused it before.
@@ -284,10 +313,11 @@ pub(super) fn authority(address: &Address) -> String {
     }
 }
 
-/// The name a certificate is checked against: `server_name`, else the endpoint's host name or IP address.
-fn server_name(tls: Option<&ClientTls>, address: &Address) -> ServerName<'static> {
+/// The name a certificate is checked against: `server_name`, else the endpoint's host name or IP address. One that was
+/// `found` by a name goes by that.
+fn server_name(tls: Option<&ClientTls>, endpoint: &EndpointParams, found: Option<&str>) -> ServerName<'static> {
     let configured = tls.and_then(|tls| tls.spec().server_name.as_deref());
-    let host = match (configured, address) {
+    let host = match (configured.or(found.filter(|_| endpoint.discovered)), &endpoint.address) {
         (Some(name), _) => name,
         (None, Address::Ip(address)) => return ServerName::IpAddress(address.ip().into()),
         (None, Address::Name(name, _)) => name,

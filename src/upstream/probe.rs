@@ -1,9 +1,9 @@
-//! Active health checks, and the refresh of resolved names. Runs beside the workers, never on one.
+//! Active health checks. Runs beside the workers, never on one.
 //!
-//! Each endpoint that needs it has one task per duty. A reload hands the task its new parameters instead of replacing
+//! Each endpoint that is probed has a task. A reload hands the task its new parameters instead of replacing
 //! it, so that the verdict and the count towards the next one go on, and so that an endpoint's health has one writer.
 //!
-//! A probe is a connection of its own over the pool's TLS, with a GET on it unless `tcp = true`, bounded by
+//! A probe is a connection of its own over the pool's TLS, with a GET on it, a gRPC call, or nothing, bounded by
 //! `health.timeout` from connect to the last byte. An endpoint that is sick or has just failed is probed each
 //! `fast_interval`. Endpoints in state "down" are not probed. An endpoint that stops being probed counts as healthy.
 
@@ -12,8 +12,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Method};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, TE, USER_AGENT};
+use http::{HeaderMap, HeaderName, Method};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -29,8 +29,7 @@ use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::policy::balance::AdminState;
 use crate::policy::health::active::{ActiveHealth, Transition, first_delay, next_delay};
-use crate::policy::health::{HealthParams, ProbeKind};
-use crate::policy::pool::Address;
+use crate::policy::health::{HealthParams, ProbeKind, grpc};
 use bytes::Bytes;
 
 /// Bytes of body a probe reads; an endpoint whose health page is larger is not what was meant.
@@ -38,12 +37,6 @@ const BODY_BYTES: usize = 64 * 1024;
 
 /// What probes say they are.
 const AGENT: &str = "tidegate-probe";
-
-/// How often names are asked for again. The resolver's own cache honours the records' TTL.
-const NAME_REFRESH: Duration = Duration::from_secs(10);
-
-/// How long one question to the resolver may take.
-const NAME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tasks that watch the endpoints of the running generation. Dropping it ends them.
 #[derive(Debug)]
@@ -78,7 +71,7 @@ impl Probes {
                         sender.send_replace(target);
                         sender
                     }
-                    None if target.needs_watching() => self.watch(target),
+                    None if pool.params.health.is_some() => self.watch(target),
                     None => continue,
                 };
                 self.watched.insert(endpoint.id(), sender);
@@ -87,45 +80,17 @@ impl Probes {
     }
 
     fn watch(&self, target: Target) -> watch::Sender<Target> {
-        let named = target.is_named();
         let (sender, targets) = watch::channel(target);
-        if named {
-            self.runtime.spawn(refresh_name(targets.clone()));
-        }
         self.runtime.spawn(watch_health(targets));
         sender
     }
 }
 
 impl Target {
-    fn needs_watching(&self) -> bool {
-        self.pool.params.health.is_some() || self.is_named()
-    }
-
-    fn is_named(&self) -> bool {
-        matches!(self.endpoint.address(), Address::Name(..))
-    }
-
     /// How to probe; `None` = not at all.
     fn health(&self) -> Option<&HealthParams> {
         let state = self.pool.params.endpoints.get(self.index).map(|endpoint| endpoint.state);
         self.pool.params.health.as_ref().filter(|_| state != Some(AdminState::Down))
-    }
-}
-
-/// Asks for the endpoint's name until the endpoint is gone. A failed question leaves the last good answer.
-async fn refresh_name(mut targets: watch::Receiver<Target>) {
-    loop {
-        let endpoint = Arc::clone(&targets.borrow_and_update().endpoint);
-        let answer = tokio::time::timeout(NAME_TIMEOUT, endpoint.resolve()).await;
-        if !matches!(answer, Ok(Ok(()))) {
-            tracing::warn!(endpoint = %endpoint.address(), "name not resolved; the last good answer stays");
-        }
-        drop(endpoint);
-        let gone = async { while targets.changed().await.is_ok() {} };
-        if tokio::time::timeout(NAME_REFRESH, gone).await.is_ok() {
-            return;
-        }
     }
 }
 
@@ -210,36 +175,59 @@ async fn probe(pool: &Pool, index: usize, params: &HealthParams) -> ProbeRecord 
     let ask = async {
         let connected = connect(pool, index, params.timeout, Opening::default()).await?;
         match &params.kind {
-            ProbeKind::Tcp => Ok(None),
-            ProbeKind::Http { path, .. } if connected.http2 => {
-                let head = question(pool, index, path, params.timeout)?;
-                let answer = http2::ask(connected.stream, head, Bytes::new(), BODY_BYTES).await?;
-                Ok(Some((answer.status().as_u16(), answer.into_body().to_vec())))
+            ProbeKind::Tcp => Ok((None, None)),
+            ProbeKind::Grpc { service } if connected.http2 => {
+                let head = call(pool, index, params.timeout)?;
+                let told = http2::ask(connected.stream, head, grpc::question(service).into(), BODY_BYTES).await?;
+                let status = told.head.status.as_u16();
+                Ok((Some(status), grpc::fault(status, &told.head.headers, &told.body, &told.trailers)))
             }
+            ProbeKind::Grpc { .. } => Err(ErrorKind::MalformedResponse("not_http2")),
             ProbeKind::Http { path, .. } => {
-                let mut http = Connection::new(connected.stream, None);
-                write(&mut http, pool, index, path)?;
-                read(&mut http).await.map(Some)
+                let (status, body) = if connected.http2 {
+                    let fields = HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]);
+                    let head = question(pool, index, (Method::GET, path, fields), params.timeout)?;
+                    let told = http2::ask(connected.stream, head, Bytes::new(), BODY_BYTES).await?;
+                    (told.head.status.as_u16(), told.body.to_vec())
+                } else {
+                    let mut http = Connection::new(connected.stream, None);
+                    write(&mut http, pool, index, path)?;
+                    read(&mut http).await?
+                };
+                Ok((Some(status), params.kind.fault(status, &body)))
             }
         }
     };
     let outcome = tokio::time::timeout(params.timeout, ask).await.unwrap_or(Err(ErrorKind::TotalTimeout));
     let at = Clock::System.now();
-    let (status, fault) = match outcome {
-        Ok(None) => (None, None),
-        Ok(Some((status, body))) => (Some(status), params.kind.fault(status, &body)),
-        Err(kind) => (None, Some(kind.row().reason)),
-    };
+    let (status, fault) = outcome.unwrap_or_else(|kind| (None, Some(kind.row().reason)));
     ProbeRecord { at, took: at.since(started), status, fault }
 }
 
-/// The question as HTTP/2 has it.
-fn question(pool: &Pool, index: usize, path: &str, limit: Duration) -> Result<http::Request<()>, ErrorKind> {
+/// A call of gRPC (gRPC over HTTP/2, "Requests").
+fn call(pool: &Pool, index: usize, limit: Duration) -> Result<http::Request<()>, ErrorKind> {
+    let within = HeaderValue::try_from(format!("{}m", limit.as_millis()));
+    let fields = HeaderMap::from_iter([
+        (USER_AGENT, HeaderValue::from_static(AGENT)),
+        (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
+        (TE, HeaderValue::from_static("trailers")),
+        (HeaderName::from_static("grpc-timeout"), within.map_err(|_| ErrorKind::Internal("health_timeout_unusable"))?),
+    ]);
+    question(pool, index, (Method::POST, grpc::PATH, fields), limit)
+}
+
+/// A question as HTTP/2 has it.
+fn question(
+    pool: &Pool,
+    index: usize,
+    (method, path, headers): (Method, &str, HeaderMap),
+    limit: Duration,
+) -> Result<http::Request<()>, ErrorKind> {
     let endpoint = pool.endpoints.get(index).ok_or(ErrorKind::NoEndpoint)?;
     let request = OutRequest {
-        method: Method::GET,
+        method,
         target: Bytes::copy_from_slice(path.as_bytes()),
-        headers: HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]),
+        headers,
         body: Body::Empty,
         interim: Interim::default(),
         upgrade: false,

@@ -203,11 +203,14 @@ pub(super) fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams))
         address: Address::Ip(*address),
         weight: 1,
         max_connections: None,
-        backup: false,
+        tier: 0,
         state: AdminState::Up,
+        discovered: false,
     };
     let mut params = PoolParams {
         name: "web".into(),
+        discover: None,
+        resolver: Vec::new(),
         balance: Balance::RoundRobin,
         hash: None,
         slow_start: None,
@@ -234,6 +237,13 @@ pub(super) fn pool(addresses: &[SocketAddr], edit: impl FnOnce(&mut PoolParams))
     };
     edit(&mut params);
     Arc::new(Pool::build(params, None, None, &farm()))
+}
+
+/// Asks for the names of a pool until dropped.
+fn following(pool: &Arc<Pool>) -> Discovery {
+    let mut discovery = Discovery::new(tokio::runtime::Handle::current(), Arc::default());
+    discovery.follow(std::slice::from_ref(pool));
+    discovery
 }
 
 fn farm() -> Arc<Farm> {
@@ -659,9 +669,9 @@ async fn idle_connections_go_when_the_origin_closes_and_when_their_endpoint_leav
     })
     .await;
     assert_eq!(outcome(&worker, &pool, get()).await, "200 5 complete");
-    worker.retain(|endpoint| endpoint.id() == pool.endpoints[0].id());
+    worker.follow(&[Arc::clone(&pool)]);
     assert_eq!(worker.idle(), 1);
-    worker.retain(|endpoint| endpoint.id() != pool.endpoints[0].id());
+    worker.follow(&[]);
     assert_eq!(worker.idle(), 0);
 }
 
@@ -941,6 +951,7 @@ async fn a_connection_that_cannot_be_made_leaves_the_request_untouched() {
             params.endpoints[0].address = address;
             params.timeouts.connect = Duration::from_secs(5);
         });
+        let _asking = following(&pool);
         let upload = stalling_upload([Ok(Frame::data(Bytes::from_static(b"precious")))]);
         assert_eq!(outcome(&Rc::new(Connections::new()), &pool, upload).await, expected);
         assert_eq!(pool.endpoints[0].in_flight(), 0);
@@ -953,8 +964,9 @@ async fn a_name_is_resolved_and_its_answer_kept() {
     let pool = pool(&[origin.address], |params| {
         params.endpoints[0].address = Address::Name("localhost".into(), origin.address.port());
     });
+    let _asking = following(&pool);
     assert_eq!(outcome(&Rc::new(Connections::new()), &pool, get()).await, "200 5 complete");
-    assert!(pool.endpoints[0].resolved().0.contains(&origin.address));
+    assert!(pool.endpoints[0].names.addresses().await.0.contains(&origin.address));
 }
 
 #[tokio::test]

@@ -163,10 +163,45 @@ fn an_endpoint_that_joins_starts_slowly() {
     assert!((8..=13).contains(&counts[1]), "{counts:?}");
 }
 
-/// The value of the cookie `tg` that an answer sets.
-fn session(answer: &crate::support::client::Answer) -> Option<String> {
-    let set = answer.field("set-cookie")?.strip_prefix("tg=")?;
-    Some(set.split(';').next().unwrap_or_default().to_owned())
+#[test]
+fn an_endpoint_that_is_set_up_again_starts_slowly() {
+    let origins = origins(&["a", "b"]);
+    let address = origins[1].address();
+    let file = format!("address = \"{address}\"");
+    let drained = format!("{file}, state = \"drain\"");
+    let by_file = |gate: &Tidegate| {
+        gate.reload(|text| text.replace(&file, &drained));
+        gate.reload(|text| text.replace(&drained, &file));
+    };
+    let by_word = |gate: &Tidegate| {
+        gate.tell(&format!("drain web/{address}")).expect("set");
+        gate.tell(&format!("drain web/{address} --up")).expect("set");
+    };
+    let cleared = |gate: &Tidegate| {
+        gate.tell(&format!("drain web/{address} --down")).expect("set");
+        gate.tell(&format!("drain web/{address} --clear")).expect("cleared");
+    };
+    for (how, again) in [("the file", &by_file as &dyn Fn(&Tidegate)), ("a word", &by_word), ("no word", &cleared)] {
+        let endpoints: Vec<_> = origins.iter().map(|origin| (origin, "")).collect();
+        let gate = Tidegate::start(&pooled(&endpoints, "slow_start = \"1h\""));
+        let before = counts(&origins);
+        let mut client = gate.client();
+        (0..20).for_each(|_| drop(client.get("/").expect(200)));
+        assert_eq!(counts(&origins)[1] - before[1], 10, "{how}: an equal share at first");
+        again(&gate);
+        let before = counts(&origins);
+        (0..110).for_each(|_| drop(client.get("/").expect(200)));
+        let share = counts(&origins)[1] - before[1];
+        assert!((8..=13).contains(&share), "{how}: {share} of 110");
+    }
+}
+
+/// Name and value of the cookie that an answer sets.
+fn session(answer: &crate::support::client::Answer) -> Option<(String, String)> {
+    let (name, value) = answer.field("set-cookie")?.split(';').next()?.split_once('=')?;
+    let digits = name.strip_prefix("tg-").expect("the pool's own part follows");
+    assert!(digits.len() == 6 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()), "{name}");
+    Some((name.to_owned(), value.to_owned()))
 }
 
 #[test]
@@ -181,13 +216,13 @@ fn a_session_stays_where_it_began() {
         gate.client().ask(&crate::support::client::Request::new("GET", "/").field("Cookie", cookie)).expect(200)
     };
     let first = gate.get("/").expect(200);
-    let token = session(&first).expect("a cookie");
+    let (name, token) = session(&first).expect("a cookie");
     let attributes = first.field("set-cookie").unwrap().split_once("; ").unwrap().1.to_owned();
     assert_eq!(attributes, "Path=/; Max-Age=3600; HttpOnly; SameSite=Lax");
     assert_eq!(first.field("cache-control"), Some("no-cache=\"set-cookie\""));
     let own = first.text().split(' ').next().unwrap().to_owned();
     for _ in 0..10 {
-        let again = ask(&format!("x=1; tg={token}; y=2"));
+        let again = ask(&format!("x=1; {name}={token}; y=2"));
         assert_eq!(
             (again.text(), again.field("set-cookie")),
             (format!("{own} x=1; y=2"), None),
@@ -197,18 +232,44 @@ fn a_session_stays_where_it_began() {
     // One digit less, one other digit, another pool's: not ours.
     let other_digit = if token.starts_with('0') { "1" } else { "0" };
     for forged in [&token[1..], &format!("{other_digit}{}", &token[1..]), "", "a"] {
-        assert!(session(&ask(&format!("tg={forged}"))).is_some(), "{forged:?} is replaced");
+        assert!(session(&ask(&format!("{name}={forged}"))).is_some(), "{forged:?} is replaced");
     }
     let index = ["a", "b", "c"].iter().position(|name| *name == own).unwrap();
     let address = format!("address = \"{}\"", origins[index].address());
     gate.reload(|text| text.replace(&address, &format!("{address}, state = \"drain\"")));
-    assert_eq!(ask(&format!("tg={token}")).text(), format!("{own} none"), "draining keeps sessions");
+    assert_eq!(ask(&format!("{name}={token}")).text(), format!("{own} none"), "draining keeps sessions");
     let others: Vec<_> = (0..6).map(|_| gate.get("/").expect(200).text()).collect();
     assert!(others.iter().all(|text| !text.starts_with(&own)), "and takes no new ones: {others:?}");
     gate.reload(|text| text.replace("state = \"drain\"", "state = \"down\""));
-    let moved = ask(&format!("tg={token}"));
+    let moved = ask(&format!("{name}={token}"));
     assert!(!moved.text().starts_with(&own));
-    assert!(session(&moved).is_some_and(|new| new != token), "its endpoint is gone: another one, and its cookie");
+    assert!(session(&moved).is_some_and(|(_, new)| new != token), "its endpoint is gone: another one, and its cookie");
+}
+
+#[test]
+fn two_sticky_pools_of_one_host_keep_their_sessions_apart() {
+    let origins = origins(&["a1", "a2", "b1", "b2"]);
+    let pools = [("a", &origins[..2]), ("b", &origins[2..])].map(|(name, origins)| {
+        let text = pool(name, &origins.iter().collect::<Vec<_>>(), "sticky = { cookie = \"tg\" }");
+        format!("{text}[[route]]\npath = \"/{name}/\"\npool = \"{name}\"\n")
+    });
+    let plain = Origin::start(|seen| Reply::ok(seen.field("cookie").unwrap_or("none")));
+    let third = format!("{}[[route]]\npath = \"/c/\"\npool = \"c\"\n", pool("c", &[&plain], ""));
+    let gate = Tidegate::start(&format!("{PLAIN}{}{third}", pools.concat()));
+    // What a browser keeps: a cookie of a name that it has is overwritten.
+    let mut jar = std::collections::BTreeMap::new();
+    let mut ask = |path: &str| {
+        let cookies: Vec<_> = jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let request = crate::support::client::Request::get(path).field("Cookie", &cookies.join("; "));
+        let answer = gate.client().ask(&request).expect(200);
+        jar.extend(session(&answer));
+        answer.text()
+    };
+    let (a, b) = (ask("/a/"), ask("/b/"));
+    for _ in 0..6 {
+        assert_eq!((ask("/a/"), ask("/b/")), (a.clone(), b.clone()));
+        assert_eq!(ask("/c/"), "none", "nor does a pool without sessions see them");
+    }
 }
 
 #[test]
@@ -219,9 +280,10 @@ fn a_session_cookie_is_not_stored_and_stores_are_not_for_one_session() {
     let gate = Tidegate::start(&text);
     let first = gate.get("/").expect(200);
     assert_eq!(first.field("set-cookie"), None, "what is stored is for everybody");
-    let token = session(&gate.client().ask(&crate::support::client::Request::new("POST", "/").body("x"))).expect("one");
+    let given = session(&gate.client().ask(&crate::support::client::Request::new("POST", "/").body("x")));
+    let (name, token) = given.expect("one");
     // The POST has invalidated it. A request with our cookie alone is stored like one without any.
-    let cookie = format!("tg={token}");
+    let cookie = format!("{name}={token}");
     let ask = || gate.client().ask(&crate::support::client::Request::new("GET", "/").field("Cookie", &cookie));
     assert_eq!(ask().expect(200).field("x-cache"), Some("MISS"));
     assert_eq!(ask().expect(200).field("x-cache"), Some("HIT"));

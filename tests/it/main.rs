@@ -49,6 +49,10 @@ mod rewriting;
 mod balancing;
 // The policies of a farm by a seed: thousands of picks, failures, probes, reloads.
 mod simulation;
+// Probes by gRPC.
+mod probing;
+// Endpoints that are found: DNS that answers, lies or is silent, files that come and go.
+mod discovery;
 // What waits, what is refused, what is shed.
 mod queueing;
 // All of it at once, every body verified.

@@ -45,7 +45,7 @@ enum Mood {
 struct Endpoint {
     id: u64,
     weight: u16,
-    backup: bool,
+    tier: u8,
     state: AdminState,
     max_connections: u32,
     mood: Mood,
@@ -64,7 +64,7 @@ impl Endpoint {
         Self {
             id,
             weight: [1, 1, 2, 3, 5][rng.below(5)],
-            backup: rng.below(8) == 0,
+            tier: u8::from(rng.below(8) == 0),
             state: AdminState::Up,
             max_connections: [4, 20, 1000][rng.below(3)],
             mood: Mood::Well,
@@ -160,7 +160,7 @@ impl Farm {
             max_connections: endpoint.max_connections,
             healthy: endpoint.is_well(self.now),
             state: endpoint.state,
-            backup: endpoint.backup,
+            tier: endpoint.tier,
             tried: tried.contains(&index),
             latency: endpoint.latency.micros(self.millis()),
             seed: endpoint.id.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -170,7 +170,7 @@ impl Farm {
 
     /// Below this share of the well among those that are up health counts for nothing, unless a backup is well.
     fn panics(&self) -> bool {
-        let up = |backup: bool| self.endpoints.iter().filter(move |e| e.is_up() && e.backup == backup);
+        let up = |backup: bool| self.endpoints.iter().filter(move |e| e.is_up() && (e.tier > 0) == backup);
         let well = up(false).filter(|e| e.is_well(self.now)).count() as f64;
         !up(true).any(|e| e.is_well(self.now)) && well < PANIC * up(false).count() as f64
     }
@@ -188,8 +188,9 @@ impl Farm {
             Ok(index) => {
                 let allowed = may(index, &self.endpoints[index]);
                 self.check(allowed, "nobody is picked who is down, full or tried");
-                let first = self.endpoints.iter().enumerate().any(|(index, e)| !e.backup && may(index, e));
-                self.check(!self.endpoints[index].backup || !first, "backups wait for the others to fail");
+                let tier = self.endpoints[index].tier;
+                let first = self.endpoints.iter().enumerate().any(|(index, e)| e.tier < tier && may(index, e));
+                self.check(!first, "backups wait for the others to fail");
             }
             Err(NoEndpoint::NoneHealthy | NoEndpoint::AllFull | NoEndpoint::AllTried) => {
                 self.check(!somebody, "somebody with room is picked");
@@ -381,7 +382,7 @@ impl Farm {
             endpoint.state = AdminState::Up;
             endpoint.weight = endpoint.weight.max(1);
             endpoint.max_connections = u32::MAX;
-            endpoint.backup = false;
+            endpoint.tier = 0;
         }
         for _ in 0..400 {
             self.pass(Duration::from_secs(1));

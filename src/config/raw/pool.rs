@@ -17,8 +17,12 @@ table! {
         hash: String,
         /// How long an endpoint that comes back, or is new, takes to get its whole share; 0s is no time at all.
         slow_start: Span<0, HOUR> = Span::seconds(0),
-        /// The origin servers.
-        endpoints: List<RawEndpoint, 1> [required],
+        /// The origin servers. Required unless discover finds them.
+        endpoints: List<RawEndpoint, 1>,
+        /// Finds further origin servers. Absent: those that are written are all.
+        discover: RawDiscover,
+        /// DNS servers for the names of this pool, as ip:port. Default: the system's.
+        resolver: List<Address, 1>,
         /// What Host the origin sees: preserve (the client's), endpoint (the address as written), or a name.
         host: String = "preserve".to_owned(),
         /// Leads a client back to the endpoint that answered it first. Absent: sessions go anywhere.
@@ -52,7 +56,6 @@ table! {
         /// Encrypts the way to the origin and verifies its certificate. Absent: plain.
         tls: RawPoolTls,
     }
-    later { "discover" }
 }
 
 words! {
@@ -69,7 +72,7 @@ words! {
 table! {
     /// A cookie of ours that leads a client back to its endpoint, also while that drains. The farm does not see it.
     RawSticky {
-        /// Name of the cookie.
+        /// What its name begins with; a few digits of the pool's own follow.
         cookie: String [required],
         /// How long the cookie is good for, from when it is given; 0s is until the browser is closed.
         ttl: Span<0, YEAR> = Span::seconds(3600),
@@ -140,6 +143,30 @@ table! {
     }
 }
 
+table! {
+    /// Where endpoints are found. The last good answer stays until there is another one.
+    RawDiscover {
+        /// A name and a port, whose A and AAAA records are the endpoints, or a service such as _http._tcp.web.internal,
+        /// whose SRV records are: lower priorities first, the others as their backups. This or directory.
+        dns: String,
+        /// A folder of *.toml files, watched: each is an endpoint (address, weight and so on), or a list of them named
+        /// endpoints. This or dns.
+        directory: String,
+        /// The longest time between two questions. Records that run out sooner are asked for sooner, each second at most.
+        interval: Span<50, HOUR> = Span::seconds(10),
+        /// Endpoints that are taken; the rest of a larger answer is left off.
+        max: Int<1, 1000> = Int(100),
+    }
+}
+
+table! {
+    /// A file of a discover.directory with several endpoints.
+    RawEndpoints {
+        /// As in a pool.
+        endpoints: List<RawEndpoint, 1> [required],
+    }
+}
+
 words! {
     /// `state`
     RawState {
@@ -152,9 +179,11 @@ words! {
 table! {
     /// Probes of every endpoint, over the pool's own TLS; an endpoint is up until the first verdict.
     RawHealth {
-        /// Path of a GET. This or tcp.
+        /// Path of a GET. This, grpc or tcp.
         path: String,
-        /// A connection is enough, with TLS where the pool has it. This or path.
+        /// A service of grpc.health.v1 that must be SERVING; empty is the server as a whole. Over HTTP/2.
+        grpc: String,
+        /// A connection is enough, with TLS where the pool has it.
         tcp: bool = false,
         /// Time between two probes of one endpoint.
         interval: Span<10, HOUR> = Span::seconds(2),

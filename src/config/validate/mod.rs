@@ -5,6 +5,7 @@
 
 mod cache;
 mod compress;
+pub(super) mod discover;
 mod fields;
 mod listener;
 mod names;

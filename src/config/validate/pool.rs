@@ -17,6 +17,7 @@ use crate::policy::adaptive::AdaptiveParams;
 use crate::policy::balance::hash::HashBy;
 use crate::policy::balance::sticky::{SameSite, StickyParams};
 use crate::policy::balance::{AdminState, Balance};
+use crate::policy::health::grpc::SERVICE_BYTES;
 use crate::policy::health::outlier::{Failing, OutlierParams};
 use crate::policy::health::{HealthParams, ProbeKind};
 use crate::policy::pool::{
@@ -29,6 +30,7 @@ impl Validation<'_> {
     /// One pool.
     pub(super) fn pool(&mut self, raw: &Given<RawPool>) -> PoolConfig {
         let (endpoints, endpoints_at) = self.endpoints(items(&raw.endpoints));
+        self.somewhere(raw);
         let params = PoolParams {
             name: raw.name.given().map(|name| name.value.0.clone()).unwrap_or_default(),
             balance: match raw.balance.value {
@@ -45,8 +47,10 @@ impl Validation<'_> {
             adaptive: raw.adaptive.given().map(|adaptive| self.adaptive(adaptive)),
             sticky: raw.sticky.given().and_then(|sticky| self.sticky(sticky)),
             endpoints,
+            discover: raw.discover.given().and_then(|discover| self.discover(discover)),
+            resolver: self.resolver(items(&raw.resolver)),
             host: self.host_header(&raw.host),
-            health: raw.health.given().map(|health| self.health(health)),
+            health: raw.health.given().map(|health| self.health(health, raw)),
             outlier: raw.outlier.given().map(|raw| outlier(raw)),
             panic: raw.panic.0,
             retry: retry(&raw.retry),
@@ -120,7 +124,7 @@ impl Validation<'_> {
     }
 
     /// The endpoints and where their addresses stand; an address may be there once.
-    fn endpoints(&mut self, raw: &[Given<RawEndpoint>]) -> (Vec<EndpointParams>, Vec<Location>) {
+    pub(super) fn endpoints(&mut self, raw: &[Given<RawEndpoint>]) -> (Vec<EndpointParams>, Vec<Location>) {
         let mut endpoints: Vec<EndpointParams> = Vec::new();
         let mut places: Vec<Location> = Vec::new();
         for endpoint in raw {
@@ -138,12 +142,13 @@ impl Validation<'_> {
                 address,
                 weight: endpoint.weight.get(),
                 max_connections: endpoint.max_connections.given().map(|max| max.get()),
-                backup: endpoint.backup.value,
+                tier: endpoint.backup.value.into(),
                 state: match endpoint.state.value {
                     RawState::Up => AdminState::Up,
                     RawState::Drain => AdminState::Drain,
                     RawState::Down => AdminState::Down,
                 },
+                discovered: false,
             });
             places.push(given.place.at.clone());
         }
@@ -179,7 +184,7 @@ impl Validation<'_> {
         })
     }
 
-    fn health(&mut self, raw: &Given<RawHealth>) -> HealthParams {
+    fn health(&mut self, raw: &Given<RawHealth>, pool: &RawPool) -> HealthParams {
         if raw.timeout.0 > raw.interval.0 {
             // A probe that outlives the interval would meet the next one.
             let (timeout, interval) = (show_duration(raw.timeout.0), show_duration(raw.interval.0));
@@ -193,7 +198,7 @@ impl Validation<'_> {
             self.faults.push(fast.place.fault(what, ""));
         }
         HealthParams {
-            kind: self.probe_kind(raw),
+            kind: self.probe_kind(raw, pool),
             interval: raw.interval.0,
             fast_interval: fast.map_or(raw.interval.0, |fast| fast.0),
             timeout: raw.timeout.0,
@@ -202,22 +207,41 @@ impl Validation<'_> {
         }
     }
 
-    /// `path`, or `tcp = true`, with which `expect` and `expect_body` mean nothing.
-    fn probe_kind(&mut self, raw: &Given<RawHealth>) -> ProbeKind {
+    /// `path`, or `grpc`, or `tcp = true`; `expect` and `expect_body` mean something with the first alone.
+    fn probe_kind(&mut self, raw: &Given<RawHealth>, pool: &RawPool) -> ProbeKind {
         let expect = self.expect(&raw.expect);
+        let of_path = [
+            raw.path.given().map(|path| &path.place),
+            raw.expect.written.then_some(&raw.expect.place),
+            raw.expect_body.given().map(|text| &text.place),
+        ];
         if raw.tcp.value {
-            let given = [
-                raw.path.given().map(|path| &path.place),
-                raw.expect.written.then_some(&raw.expect.place),
-                raw.expect_body.given().map(|text| &text.place),
-            ];
-            for place in given.into_iter().flatten() {
+            for place in of_path.into_iter().chain([raw.grpc.given().map(|service| &service.place)]).flatten() {
                 self.faults.push(place.fault("has no effect with tcp = true", "remove one of them"));
             }
             return ProbeKind::Tcp;
         }
+        if let Some(service) = raw.grpc.given() {
+            for place in of_path.into_iter().flatten() {
+                self.faults.push(place.fault("has no effect with grpc", "remove one of them"));
+            }
+            let over_http2 = match pool.protocol.value {
+                RawOriginProtocol::Http1 => false,
+                RawOriginProtocol::Http2 => true,
+                RawOriginProtocol::Auto => !pool.tls.is_absent(),
+            };
+            if !over_http2 {
+                self.faults.push(service.place.fault("needs HTTP/2 to the origin", "add protocol = \"h2\""));
+            }
+            if service.len() > SERVICE_BYTES {
+                let what = format!("must have {SERVICE_BYTES} bytes at most");
+                self.faults.push(service.place.fault(what, ""));
+            }
+            return ProbeKind::Grpc { service: service.value.clone() };
+        }
         if raw.path.is_absent() {
-            self.faults.push(raw.place.fault("needs a path, or tcp = true", "add path = \"/\""));
+            let help = "add path = \"/\", or grpc = \"\" for a gRPC server";
+            self.faults.push(raw.place.fault("needs a path, grpc, or tcp = true", help));
         }
         let path = raw.path.given().map(|given| {
             if !given.starts_with('/') || given.bytes().any(|b| !b.is_ascii_graphic()) {

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use super::page::{Kind, Page};
 use crate::observe::status::{
-    CacheAnswers, ConnectionsStatus, EndpointStatus, ListenerStatus, PoolStatus, Reload, Status, StoreStatus,
-    WorkshopStatus,
+    CacheAnswers, ConnectionsStatus, DiscoveryStatus, EndpointStatus, ListenerStatus, PoolStatus, Reload, Status,
+    StoreStatus, WorkshopStatus,
 };
 
 pub(super) fn render(page: &mut Page, status: &Status) {
@@ -15,6 +15,7 @@ pub(super) fn render(page: &mut Page, status: &Status) {
     connections(page, &status.connections);
     certificates(page, &status.listeners);
     pools(page, &status.pools);
+    discovery(page, &status.pools);
     endpoints(page, &status.pools);
     cache(page, &status.cache);
     store(page, &status.store);
@@ -133,6 +134,32 @@ fn pools(page: &mut Page, pools: &[PoolStatus]) {
     family("tidegate_pool_retries_denied_total", Kind::Counter, help, |pool| pool.retries_denied);
     let help = "Attempts made beside another that was slow.";
     family("tidegate_pool_hedges_total", Kind::Counter, help, |pool| pool.hedges);
+}
+
+fn discovery(page: &mut Page, pools: &[PoolStatus]) {
+    let mut family = |name, kind, help, value: fn(&DiscoveryStatus) -> u64| {
+        page.family(name, kind, help);
+        for (pool, discovery) in pools.iter().filter_map(|pool| Some((pool, pool.discovery.as_ref()?))) {
+            page.sample("", &[("pool", &pool.name)], value(discovery));
+        }
+    };
+    family("tidegate_discovery_endpoints", Kind::Gauge, "Endpoints of the last good answer.", |found| {
+        found.found as u64
+    });
+    let help = "Endpoints that the last good answer had beyond discover.max.";
+    family("tidegate_discovery_left_off", Kind::Gauge, help, |found| found.left_off as u64);
+    let help = "1 while questions bring no answer, or not all of it, and the last good one stays.";
+    family("tidegate_discovery_failing", Kind::Gauge, help, |found| found.fault.is_some().into());
+    family("tidegate_discovery_answers_total", Kind::Counter, "Good answers.", |found| found.answers);
+    family("tidegate_discovery_failures_total", Kind::Counter, "Questions that brought no answer.", |found| {
+        found.failures
+    });
+    let help = "Answers that changed the endpoints.";
+    family("tidegate_discovery_changes_total", Kind::Counter, help, |found| found.changes);
+    let help = "When the last good answer came, since the Unix epoch; 0 = there was none.";
+    family("tidegate_discovery_last_answer_timestamp_seconds", Kind::Gauge, help, |found| {
+        found.answered.map_or(0, epoch_seconds)
+    });
 }
 
 fn endpoints(page: &mut Page, pools: &[PoolStatus]) {

@@ -3,7 +3,7 @@
 //! Two questions, answered apart: who *may* be picked (here), and who of those *is* (one file per algorithm).
 //!
 //! An endpoint may be picked when its state is up, its weight above zero, it is healthy, not full, and was not tried by
-//! this exchange. Backups are asked only when no other endpoint can be picked. A sticky session goes to its endpoint
+//! this exchange. Backups are asked only when no other endpoint can be picked, tier by tier. A sticky session goes to its endpoint
 //! also while that drains, has weight zero or is a backup.
 //!
 //! Panic: when fewer than the share `panic` of the endpoints that are up (backups not counted) are healthy and no backup
@@ -91,8 +91,8 @@ pub struct EndpointView {
     pub healthy: bool,
     /// The operator's word.
     pub state: AdminState,
-    /// `backup`: used only when no other endpoint can be.
-    pub backup: bool,
+    /// Used only when no endpoint of a lower tier can be; 0 are no backups.
+    pub tier: u8,
     /// Already tried by this exchange.
     pub tried: bool,
     /// Estimated time to a response head in microseconds, 0 = nothing known; `PeakEwma` reads it.
@@ -187,11 +187,13 @@ impl Picker {
         {
             return Ok(index);
         }
-        for backup in [false, true] {
-            let may = |view: &EndpointView| view.backup == backup && usable(view) && !view.tried && !view.is_full();
+        let mut next = Some(0);
+        while let Some(tier) = next {
+            let may = |view: &EndpointView| view.tier == tier && usable(view) && !view.tried && !view.is_full();
             if let Some(index) = self.choose(views, may, facts) {
                 return Ok(index);
             }
+            next = views.iter().map(|view| view.tier).filter(|further| *further > tier).min();
         }
         Err(if !views.iter().any(usable) {
             NoEndpoint::NoneHealthy
@@ -223,10 +225,10 @@ impl Picker {
 pub fn panics(views: &[EndpointView], panic: f64) -> bool {
     let (mut up, mut healthy) = (0_u32, 0_u32);
     for view in views.iter().filter(|view| view.is_up()) {
-        match (view.backup, view.healthy) {
-            (true, true) => return false,
-            (true, false) => {}
-            (false, is_healthy) => {
+        match (view.tier, view.healthy) {
+            (1.., true) => return false,
+            (1.., false) => {}
+            (0, is_healthy) => {
                 up += 1;
                 healthy += u32::from(is_healthy);
             }
@@ -258,7 +260,7 @@ mod tests {
             max_connections: u32::MAX,
             healthy: true,
             state: AdminState::Up,
-            backup: false,
+            tier: 0,
             tried: false,
             latency: 0,
             seed: u64::from(weight),
@@ -274,7 +276,12 @@ mod tests {
     }
 
     fn backup(view: EndpointView) -> EndpointView {
-        EndpointView { backup: true, ..view }
+        EndpointView { tier: 1, ..view }
+    }
+
+    /// A backup of backups; there is none between.
+    fn third(view: EndpointView) -> EndpointView {
+        EndpointView { tier: 7, ..view }
     }
 
     fn tried(view: EndpointView) -> EndpointView {
@@ -307,6 +314,8 @@ mod tests {
             (vec![backup(up(1)), full(up(1))], 0.5, Ok(0)),
             (vec![backup(up(1)), tried(up(1))], 0.5, Ok(0)),
             (vec![backup(up(1)), sick()], 0.5, Ok(0)),
+            (vec![third(up(1)), backup(up(1)), full(up(1))], 0.5, Ok(1)),
+            (vec![third(up(1)), backup(tried(up(1))), sick()], 0.5, Ok(0)),
             (vec![backup(sick()), sick()], 0.5, Ok(1)),
             (vec![backup(sick()), tried(sick())], 0.5, Ok(0)),
             (vec![full(up(1)), tried(up(1))], 0.5, Err(NoEndpoint::AllFull)),
@@ -343,14 +352,14 @@ mod tests {
 
     fn any_view() -> impl Strategy<Value = EndpointView> {
         let state = prop_oneof![4 => Just(AdminState::Up), 1 => Just(AdminState::Drain), 1 => Just(AdminState::Down)];
-        (0..4_u32, 0..4_u32, 1..5_u32, any::<bool>(), state, any::<bool>(), any::<bool>()).prop_map(
-            |(weight, in_flight, max_connections, healthy, state, backup, tried)| EndpointView {
+        (0..4_u32, 0..4_u32, 1..5_u32, any::<bool>(), state, 0..3_u8, any::<bool>()).prop_map(
+            |(weight, in_flight, max_connections, healthy, state, tier, tried)| EndpointView {
                 weight,
                 in_flight,
                 max_connections,
                 healthy,
                 state,
-                backup,
+                tier,
                 tried,
                 latency: in_flight * 7,
                 seed: u64::from(weight),
@@ -433,7 +442,7 @@ mod tests {
                     match picker.pick(views, &facts(0.5)) {
                         Ok(index) => {
                             prop_assert!(may(&views[index]));
-                            prop_assert!(!views[index].backup || !views.iter().any(|view| !view.backup && may(view)));
+                            prop_assert!(!views.iter().any(|view| view.tier < views[index].tier && may(view)));
                         }
                         Err(_) => prop_assert!(!views.iter().any(may)),
                     }

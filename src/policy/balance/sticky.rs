@@ -11,7 +11,8 @@ use http::HeaderValue;
 /// `sticky`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StickyParams {
-    /// `cookie`: its name.
+    /// `cookie`: what its name begins with; a part of the pool's own follows, so that two pools of one host do not
+    /// overwrite each other's.
     pub cookie: String,
     /// `ttl`, from when the cookie is given; `None` = until the browser is closed.
     pub ttl: Option<Duration>,
@@ -32,10 +33,10 @@ pub enum SameSite {
 }
 
 impl StickyParams {
-    /// The `Set-Cookie` field that gives a client the value `token`. `Secure` when the client came by TLS: then it must
+    /// The `Set-Cookie` field that gives a client the value `token` under `name`. `Secure` when the client came by TLS: then it must
     /// not be sent in the clear; a client that came without could never send it back.
     #[must_use]
-    pub fn set_cookie(&self, token: &str, secure: bool) -> Option<HeaderValue> {
+    pub fn set_cookie(&self, name: &str, token: &str, secure: bool) -> Option<HeaderValue> {
         let max_age = self.ttl.map_or(String::new(), |ttl| format!("; Max-Age={}", ttl.as_secs()));
         let same_site = match self.same_site {
             SameSite::Strict => "Strict",
@@ -43,7 +44,6 @@ impl StickyParams {
             SameSite::None => "None",
         };
         let secure = if secure { "; Secure" } else { "" };
-        let name = &self.cookie;
         HeaderValue::try_from(format!("{name}={token}; Path=/{max_age}; HttpOnly; SameSite={same_site}{secure}")).ok()
     }
 }
@@ -62,7 +62,7 @@ mod tests {
             (&hour, true, "tg=abc; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax; Secure"),
             (&session, true, "tg=abc; Path=/; HttpOnly; SameSite=None; Secure"),
         ] {
-            assert_eq!(params.set_cookie("abc", secure).expect("a field value"), expected);
+            assert_eq!(params.set_cookie("tg", "abc", secure).expect("a field value"), expected);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! When an endpoint is healthy.
 
 pub mod active;
+pub mod grpc;
 pub mod outlier;
 pub mod slow_start;
 
@@ -36,6 +37,11 @@ pub enum ProbeKind {
         expect: Vec<std::ops::RangeInclusive<u16>>,
         /// `expect_body`: text that must be in the body; `None` = any body will do.
         expect_body: Option<String>,
+    },
+    /// `grpc.health.v1.Health/Check`.
+    Grpc {
+        /// `grpc`: the service; empty = the server as a whole.
+        service: String,
     },
 }
 

@@ -6,11 +6,19 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
-use http::{Request, Response};
+use http::{HeaderMap, Request};
 
 use super::builder;
 use crate::error::ErrorKind;
 use crate::upstream::stream::Stream;
+
+/// What was answered.
+#[derive(Debug)]
+pub(in crate::upstream) struct Told {
+    pub(in crate::upstream) head: http::response::Parts,
+    pub(in crate::upstream) body: Bytes,
+    pub(in crate::upstream) trailers: HeaderMap,
+}
 
 /// Sends `request` with `body` over a fresh stream and reads the answer to its end, `limit` bytes at most.
 ///
@@ -21,7 +29,7 @@ pub(in crate::upstream) async fn ask(
     request: Request<()>,
     body: Bytes,
     limit: usize,
-) -> Result<Response<Bytes>, ErrorKind> {
+) -> Result<Told, ErrorKind> {
     let (sender, mut connection) = builder().handshake(stream).await.map_err(|_| ErrorKind::ConnectionClosed)?;
     let mut asking = std::pin::pin!(exchange(sender, request, body, limit));
     poll_fn(|cx| {
@@ -45,7 +53,7 @@ async fn exchange(
     request: Request<()>,
     body: Bytes,
     limit: usize,
-) -> Result<Response<Bytes>, ErrorKind> {
+) -> Result<Told, ErrorKind> {
     let broken = |error: h2::Error| match error.reason() {
         Some(_) if error.is_library() => ErrorKind::MalformedResponse("not_http2"),
         _ => ErrorKind::ConnectionClosed,
@@ -65,5 +73,6 @@ async fn exchange(
             return Err(ErrorKind::MalformedResponse("health_page_large"));
         }
     }
-    Ok(Response::from_parts(head, read.freeze()))
+    let trailers = stream.trailers().await.map_err(broken)?.unwrap_or_default();
+    Ok(Told { head, body: read.freeze(), trailers })
 }

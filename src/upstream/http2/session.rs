@@ -24,6 +24,7 @@ use crate::error::ErrorKind;
 use crate::upstream::connect::now;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::fault as of_socket;
+use crate::upstream::names::Lead;
 use crate::upstream::stream::Stream;
 
 /// Silence of an origin that owes something, before it is asked whether it lives.
@@ -66,6 +67,8 @@ pub(super) struct Session {
     fault: Cell<Option<ErrorKind>>,
     /// Bytes read so far.
     received: Cell<u64>,
+    /// Where it leads, of an endpoint whose address is a name.
+    lead: Cell<Option<Lead>>,
     /// Bytes of messages that went either way; see [`NOISE`].
     payload: Rc<Cell<u64>>,
 }
@@ -75,7 +78,12 @@ impl Session {
     ///
     /// # Errors
     /// A transport that fails at the first byte.
-    pub(super) async fn start(stream: Stream, endpoint: &Arc<Endpoint>, set: &Rc<Set>) -> Result<Rc<Self>, ErrorKind> {
+    pub(super) async fn start(
+        stream: Stream,
+        lead: Option<Lead>,
+        endpoint: &Arc<Endpoint>,
+        set: &Rc<Set>,
+    ) -> Result<Rc<Self>, ErrorKind> {
         let (corked, cork) = cork(stream, BytesMut::new());
         let (sender, mut h2) = builder()
             .handshake(corked)
@@ -92,6 +100,7 @@ impl Session {
             idle_since: Cell::new(now()),
             fault: Cell::new(None),
             received: Cell::new(0),
+            lead: Cell::new(lead),
             payload: Rc::default(),
         });
         let ping = h2.ping_pong();
@@ -152,6 +161,14 @@ impl Session {
     /// Since when it idles; `None` while a stream is open.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         (self.open.get() == 0).then(|| self.idle_since.get())
+    }
+
+    /// Whether the endpoint still is where this leads.
+    pub(super) fn leads_to(&self, endpoint: &Endpoint) -> bool {
+        let mut lead = self.lead.get();
+        let leads = endpoint.keeps(lead.as_mut());
+        self.lead.set(lead);
+        leads
     }
 
     /// Takes no new streams; the connection closes when the last one has ended.

@@ -23,6 +23,7 @@ use crate::upstream::client::Timings;
 use crate::upstream::connect::{Connected, Opening, connect, now};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::idle::Key;
+use crate::upstream::names::Lead;
 use crate::upstream::numbers::OwnNumbers;
 use crate::upstream::pool::Pool;
 use crate::upstream::stream::Stream;
@@ -43,7 +44,7 @@ pub(in crate::upstream) enum Acquired {
     /// A stream of a connection; `true` when the connection was there before.
     Stream(Lease, bool),
     /// `protocol = "auto"`, and the origin chose HTTP/1.1.
-    Http1(Stream),
+    Http1(Stream, Option<Lead>),
 }
 
 /// Where a stream is wanted.
@@ -91,10 +92,11 @@ impl Sessions {
         sets.get(&Key::new(pool, endpoint)).is_some_and(|set| !set.sessions.borrow().is_empty())
     }
 
-    /// Closes what has idled for too long.
+    /// Closes what has idled for too long, and what leads to where the endpoint is no more once its streams have ended.
     pub(in crate::upstream) fn sweep(&self, now: Instant) {
         self.0.borrow_mut().retain(|_, set| {
-            set.retire(|session| session.idle_since().is_some_and(|since| now >= since + set.kept.get()));
+            let expired = |session: &Session| session.idle_since().is_some_and(|since| now >= since + set.kept.get());
+            set.retire(|session| expired(session) || !session.leads_to(&set.endpoint));
             !set.is_unused()
         });
     }
@@ -237,7 +239,7 @@ impl Set {
     /// Opens a connection. Others wait for it meanwhile, and hear of its failure.
     async fn open(self: &Rc<Self>, place: Place<'_>, timings: &mut Timings) -> Result<Acquired, ErrorKind> {
         let opening = Opened::new(self);
-        let Connected { stream, connect: took, tls, http2 } =
+        let Connected { stream, connect: took, tls, http2, lead } =
             match connect(place.pool, place.index, place.limit, Opening::default()).await {
                 Ok(connected) => connected,
                 Err(kind) => {
@@ -250,9 +252,9 @@ impl Set {
         (timings.connect, timings.tls) = (Some(took), tls);
         self.http1.set(!http2);
         if !http2 {
-            return Ok(Acquired::Http1(stream));
+            return Ok(Acquired::Http1(stream, lead));
         }
-        let session = Session::start(stream, place.endpoint, self).await?;
+        let session = Session::start(stream, lead, place.endpoint, self).await?;
         let lease = Lease::new(Rc::clone(&session), Rc::clone(self));
         self.sessions.borrow_mut().push(session);
         drop(opening);

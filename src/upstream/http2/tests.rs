@@ -93,7 +93,7 @@ async fn a_connection_that_was_being_opened_when_its_endpoint_left_is_closed() {
         let (worker, pool) = (Rc::new(Connections::new()), http2_pool(address, |_| ()));
         let mut sending = pin!(send(&worker, &pool, get()));
         assert!(sending.as_mut().now_or_never().is_none(), "it connects");
-        worker.retain(|_| false);
+        worker.follow(&[]);
         let origin = async {
             let mut connection = accept(&listener).await;
             answer(&mut connection).await;

@@ -6,13 +6,14 @@
 //!
 //! * [`tidegate`] starts the built program on ports of the system's choosing, edits its files, reads its logs;
 //! * [`origin`] answers what a script says, whole or broken, and remembers what it was asked; [`h2_origin`] does so in
-//!   HTTP/2, and [`frames`] breaks its rules frame by frame;
+//!   HTTP/2, and [`frames`] breaks its rules frame by frame; [`dns`] says where it is, or does not;
 //! * [`client`] speaks HTTP/1 in raw bytes, plain or over TLS; [`h2`] speaks HTTP/2;
 //! * [`pki`] makes certificates; [`wire`] and [`gate`] are what the others stand on.
 
 use std::time::Duration;
 
 pub mod client;
+pub mod dns;
 pub mod frames;
 pub mod gate;
 pub mod h2;

@@ -275,8 +275,26 @@ impl Origin {
         Self::launch(Box::new(script), Some(config))
     }
 
+    /// Origins on one port of 127.0.0.1, 127.0.0.2 and so on, each answering with the last part of its address.
+    pub fn neighbours(count: u8) -> Vec<Self> {
+        let named = |last: u8| Box::new(move |_: &Seen| Reply::ok(last.to_string()));
+        // The port is of the system's choosing on the first address; somebody may have it on another one.
+        loop {
+            let first = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = first.local_addr().unwrap().port();
+            let others = (2..=count).map(|last| TcpListener::bind(SocketAddr::from(([127, 0, 0, last], port))));
+            if let Ok(others) = others.collect::<io::Result<Vec<_>>>() {
+                let all = std::iter::once(first).chain(others).zip(1..);
+                return all.map(|(listener, last)| Self::on(listener, named(last), None)).collect();
+            }
+        }
+    }
+
     fn launch(script: Box<Script>, tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script, tls)
+    }
+
+    fn on(listener: TcpListener, script: Box<Script>, tls: Option<Arc<ServerConfig>>) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared { script, tls, state: Watched::default(), stopped: AtomicBool::new(false) });
         std::thread::spawn({
