@@ -18,16 +18,17 @@
 //! | folder | may use of ours | never |
 //! |---|---|---|
 //! | `clock` `error` | – | anything else of ours |
-//! | `policy` | `clock` `error` | async, tokio, hyper, locks, clock reads, randomness, files, sockets, serde |
+//! | `authority` | `error` | anything else of ours |
+//! | `policy` | `authority` `clock` `error` | async, tokio, hyper, locks, clock reads, randomness, files, sockets, serde |
 //! | `transform` | `policy` | async, tokio, hyper |
-//! | `config` | `policy` | files, tokio, `snapshot`, run-time objects |
-//! | `body` | `transform` `clock` `error` | `pipeline` `snapshot` `config` |
+//! | `config` | `policy` `authority` | files, tokio, `snapshot`, run-time objects |
+//! | `body` | `transform` `authority` `clock` `error` | `pipeline` `snapshot` `config` |
 //! | `store` | `policy` `body` `clock` `error` | `upstream` `pipeline` `snapshot` `config` |
 //! | `upstream` | `policy` `body` `clock` `error` | `store` `pipeline` `snapshot` `config` |
-//! | `listener` | `body` `clock` `error` | `pipeline` `snapshot` `config` |
+//! | `listener` | `body` `authority` `clock` `error` | `pipeline` `snapshot` `config` |
 //! | `observe` | `policy` `clock` `error` | `pipeline` (it is given values) |
 //! | `snapshot` | `config` `policy` `transform` `body` `store` `upstream` `listener` `observe` `clock` `error` | `pipeline` |
-//! | `pipeline` | `snapshot` `policy` `transform` `body` `store` `upstream` `observe` `clock` `error` | `config` `listener` `notify`, files |
+//! | `pipeline` | `snapshot` `policy` `transform` `body` `store` `upstream` `observe` `authority` `clock` `error` | `config` `listener` `notify`, files |
 //! | `admin` `cli` `app` `main` | everything | – |
 //!
 //! `tests/it/tidy.rs` reads the sources and fails on what the second column does not have; the third says what is easily
@@ -48,6 +49,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod authority;
 pub mod body;
 pub mod cli;
 pub mod clock;

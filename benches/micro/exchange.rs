@@ -13,6 +13,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
 use tempfile::TempDir;
+use tidegate::authority::Authority;
 use tidegate::body::{Body, Interim, Peer, Request};
 use tidegate::clock::Clock;
 use tidegate::listener::tls::TicketKeys;
@@ -115,7 +116,7 @@ fn request(target: &'static str) -> Request {
     Request {
         method: Method::GET,
         scheme: http::uri::Scheme::HTTP,
-        authority: "shop.example".into(),
+        authority: Authority::parse(b"shop.example").expect("a host"),
         target: Bytes::from_static(target.as_bytes()),
         version: Version::HTTP_11,
         headers,

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Body;
+use crate::authority::Authority;
 use crate::error::ProxyError;
 
 /// A request whose head has been read and found well-formed; its body is still to come.
@@ -21,9 +22,9 @@ pub struct Request {
     pub method: Method,
     /// `http` or `https`: by the listener's TLS, not by what the client claims.
     pub scheme: http::uri::Scheme,
-    /// `Host`, or the authority of an absolute target, or `:authority`; lower-cased, port kept. One per request: the
-    /// driver has refused a request where they disagree (RFC 9112 §3.2).
-    pub authority: Box<str>,
+    /// `Host`, or the authority of an absolute target, or `:authority`; one per request: the driver
+    /// has refused a request where they disagree (RFC 9112 §3.2). Empty only for HTTP/1.0 without `Host`.
+    pub authority: Authority,
     /// Path and query as sent (origin form; `*` for OPTIONS); not normalised.
     pub target: Bytes,
     /// The version the client spoke on this hop.

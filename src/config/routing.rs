@@ -15,7 +15,8 @@ use serde_json::{Value as Json, json};
 
 use super::model::{Config, ListenerConfig, RouteConfig};
 use super::summary;
-use crate::policy::admission::{AdmissionFacts, Authority, admit};
+use crate::authority::Authority;
+use crate::policy::admission::{AdmissionFacts, admit};
 use crate::policy::route::{RouteFacts, RouteTable, Verdict};
 use crate::policy::uri::{self, NormalUri};
 
@@ -108,17 +109,15 @@ pub fn find<'a>(
     table: &RouteTable,
     port_of: impl Fn(&ListenerConfig) -> u16,
 ) -> Result<Finding<'a>, Fault> {
-    let authority = match asked.headers.get(HOST) {
-        Some(host) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
-        None => asked.url.authority().map(ToString::to_string).unwrap_or_default(),
-    };
+    let named = asked.url.authority().map_or("", http::uri::Authority::as_str);
+    let authority = Authority::parse(asked.headers.get(HOST).map_or(named.as_bytes(), HeaderValue::as_bytes));
+    let authority = authority.map_err(|fault| Fault::Refused(fault.token()))?;
     let target = asked.url.path_and_query().map_or_else(|| "/".into(), ToString::to_string);
     let target = uri::normalise(&Bytes::from(target)).map_err(|fault| Fault::Refused(fault.token()))?;
-    let authority = admit(&AdmissionFacts {
+    admit(&AdmissionFacts {
         method: &asked.method,
         version: Version::HTTP_2,
         path: target.path(),
-        authority: &authority,
         headers: &asked.headers,
         upgrade: false,
     })

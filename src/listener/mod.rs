@@ -9,7 +9,6 @@
 //! ```
 
 mod accept;
-mod authority;
 mod connection;
 mod date;
 mod flow;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Version};
 
+use crate::authority::Authority;
 use crate::body::{Body, Interim, Peer, Request};
 use crate::clock::Now;
 use crate::observe::{Attempt, Phases};
-use crate::policy::admission::Authority;
 use crate::policy::cache::status::CacheStatus;
 use crate::policy::fields;
 use crate::policy::uri::NormalUri;
@@ -36,8 +36,6 @@ pub(super) struct Exchange {
     pub(super) body: Body,
     /// `route`: the one form of the target that everything uses; `/` until then.
     pub(super) uri: NormalUri,
-    /// `route`: the host the client asked for, lower case, and its port; empty until then.
-    pub(super) authority: Authority,
     /// `route`: the route that won.
     pub(super) route: Option<Arc<Route>>,
     /// `route`: names this exchange in logs here and at the origin.
@@ -94,8 +92,8 @@ pub(super) struct Head {
     pub(super) method: Method,
     /// By the listener's TLS.
     pub(super) scheme: http::uri::Scheme,
-    /// Host and port, lower case.
-    pub(super) authority: Box<str>,
+    /// The host the client asked for, and its port; empty only for HTTP/1.0 without `Host`.
+    pub(super) authority: Authority,
     /// Path and query as sent.
     pub(super) target: bytes::Bytes,
     /// What the client spoke.
@@ -133,7 +131,6 @@ impl Exchange {
             head,
             body,
             uri: NormalUri::default(),
-            authority: Authority::default(),
             route: None,
             request_id,
             session: None,
@@ -150,7 +147,7 @@ impl Exchange {
     /// Host and port as keys and origins see them.
     #[must_use]
     pub(super) fn host(&self) -> &str {
-        self.authority.for_scheme(&self.head.scheme)
+        self.head.authority.for_scheme(&self.head.scheme)
     }
 
     /// The listener the client came through, as the snapshot has it.

@@ -284,7 +284,12 @@ impl Kept<'_> {
                 Err(body) => source = body,
             }
         }
-        response.body = if plan.changes() { self.child(&exchange.worker, plan, source).await } else { source };
+        response.body = match plan.changes().then(|| exchange.worker.shared.store.child(self.life, plan.kind())) {
+            None => source,
+            Some(Some(child)) => ready(&child),
+            // Boxed: a hit carries none of it.
+            Some(None) => Box::pin(self.make_or_follow(&exchange.worker, plan, source)).await,
+        };
         Ok(response)
     }
 
@@ -383,12 +388,9 @@ impl Kept<'_> {
         self.length.is_some() || exchange.cache.as_ref().is_some_and(|cache| cache.collapsed)
     }
 
-    /// The body in another coding: made already, being made, or made now.
-    async fn child(&self, worker: &Rc<Worker>, plan: Plan, source: Body) -> Body {
+    /// The body in another coding that was not there a moment ago: being made, or made now.
+    async fn make_or_follow(&self, worker: &Rc<Worker>, plan: Plan, source: Body) -> Body {
         let store = &worker.shared.store;
-        if let Some(child) = store.child(self.life, plan.kind()) {
-            return ready(&child);
-        }
         match store.join_child(self.life, plan.kind()) {
             Joined::Leader(lead) => match store.child(self.life, plan.kind()) {
                 Some(child) => ready(&child),

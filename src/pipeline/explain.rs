@@ -8,11 +8,11 @@ use http::{HeaderMap, HeaderName, Method, uri::Scheme};
 use super::question::{Asked, Question, passed_by};
 use super::rewrite;
 use super::sticky;
+use crate::authority::Authority;
 use crate::clock::Now;
 use crate::observe::explanation::{
     ChildNote, Explanation, RefusalNote, StoredNote, TAGS_SHOWN, VaryNote, WouldStore, shown,
 };
-use crate::policy::admission::Authority;
 use crate::policy::cache::cookies;
 use crate::policy::cache::directives::RequestDirectives;
 use crate::policy::cache::key::CacheKey;

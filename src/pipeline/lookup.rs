@@ -117,6 +117,7 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
+    /// One look. What follows when it finds nothing to answer with is boxed: a hit carries none of it.
     async fn round(&self, exchange: &mut Exchange, known: Known) -> Result<Step, ProxyError> {
         let store = exchange.worker.shared.store.clone();
         let (ruled, found) = self.find(exchange, known);
@@ -152,8 +153,11 @@ impl Lookup<'_> {
             Next::Alone(forwarded, reason) => return Ok(Step::Done(alone(exchange, forwarded, reason))),
             Next::Part(forwarded) => {
                 return match store.follow(key, variant) {
-                    Some(handle) => self.follow(exchange, handle, Why { forwarded, detail: None }, None).await,
-                    None => self.part(exchange, key, variant, forwarded).await,
+                    Some(handle) => {
+                        let why = Why { forwarded, detail: None };
+                        Box::pin(self.follow(exchange, handle, why, None)).await
+                    }
+                    None => Box::pin(self.part(exchange, key, variant, forwarded)).await,
                 };
             }
             Next::Fetch(forwarded, validates) => Why { forwarded, detail: validates.and_then(Validate::detail) },
@@ -162,7 +166,7 @@ impl Lookup<'_> {
         // What is stored is validated by HEAD as well.
         let is_head = self.question.participation == Participation::ReuseOnly(ReuseOnly::Head);
         match if is_head { store.join_head(key, variant) } else { store.join(key, variant) } {
-            Joined::Follower(handle) => self.follow(exchange, handle, why, stored).await,
+            Joined::Follower(handle) => Box::pin(self.follow(exchange, handle, why, stored)).await,
             Joined::Leader(lead) => {
                 // The fetch one would have followed may have ended between the look and the join.
                 if stored.is_none()
@@ -171,7 +175,7 @@ impl Lookup<'_> {
                 {
                     return Ok(Step::Done(hit(exchange, base, None)));
                 }
-                self.lead(exchange, key, lead, why, stored).await
+                Box::pin(self.lead(exchange, key, lead, why, stored)).await
             }
         }
     }

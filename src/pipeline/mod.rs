@@ -51,10 +51,14 @@ pub use workshop::Workshop;
 
 /// Answers one request. Errors become responses in `respond`, which also finishes the fields and opens the access
 /// record; the driver hands the record back to [`Record::sent`] when the last byte is out.
-pub async fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request) -> (Response, Record) {
+///
+/// The exchange is opened at once and not when the future is first polled, which would keep room for the request twice.
+pub fn handle(worker: Rc<Worker>, peer: Rc<Peer>, request: Request) -> impl Future<Output = (Response, Record)> {
     let mut ongoing = Ongoing::open(worker, peer, request); // one snapshot, one clock reading
-    let outcome = run(ongoing.exchange()).await;
-    respond::finish(ongoing.close(), outcome)
+    async move {
+        let outcome = run(ongoing.exchange()).await;
+        respond::finish(ongoing.close(), outcome)
+    }
 }
 
 async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
@@ -72,7 +76,7 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
         Found::Selected(selected) => selected, // forward, rewrite and fill ran in the fetch that brought it
         Found::Forward(behind) => {
             hints::tell(exchange, &route); // the browser need not wait for all of what the farm is asked
-            let reply = forward::run(exchange, &route).await; // picks, sends, retries
+            let reply = Box::pin(forward::run(exchange, &route)).await; // picks, sends, retries; hits carry none of it
             range::fill_behind(exchange, &route, behind, reply.as_ref()); // the whole, for others who want parts of it
             let reply = reply?;
             fill::invalidate(exchange, &reply.response).await; // what an unsafe request made untrue

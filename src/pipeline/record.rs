@@ -33,7 +33,7 @@ impl Record {
         let Exchange { worker, peer, now, head, route, request_id, trace, cache, .. } = *exchange;
         let mut access = begin(&peer, now);
         access.scheme = if peer.tls.is_some() { "https" } else { "http" };
-        access.host = Bytes::from(String::from(head.authority));
+        access.host = Bytes::from(String::from(head.authority.into_text()));
         access.target = head.target;
         access.version = head.version;
         access.method = Some(head.method);

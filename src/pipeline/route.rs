@@ -31,15 +31,15 @@ pub(super) enum Routed {
 pub(super) fn run(exchange: &mut Exchange) -> Result<Routed, ProxyError> {
     let refused = |kind| ProxyError::new(kind, Stage::Route);
     let uri = uri::normalise(&exchange.head.target).map_err(|fault| refused(ErrorKind::BadRequest(fault.token())))?;
-    let authority = admission::admit(&AdmissionFacts {
+    admission::admit(&AdmissionFacts {
         method: &exchange.head.method,
         version: exchange.head.version,
         path: uri.path(),
-        authority: &exchange.head.authority,
         headers: &exchange.head.headers,
         upgrade: exchange.head.upgrade.is_some(),
     })
     .map_err(refused)?;
+    let authority = &exchange.head.authority;
     let listener = exchange.listener();
     if misdirected(exchange, listener, authority.host()) {
         return Err(refused(ErrorKind::Misdirected));
@@ -61,7 +61,6 @@ pub(super) fn run(exchange: &mut Exchange) -> Result<Routed, ProxyError> {
     let scheme = exchange.head.scheme.as_str();
     let reply = route.as_ref().and_then(|route| local_reply(&route.action, scheme, authority.host(), &uri));
     exchange.uri = uri;
-    exchange.authority = authority;
     exchange.route.clone_from(&route);
     let route = route.ok_or_else(|| refused(ErrorKind::NoRoute))?;
     Ok(reply.map_or(Routed::Route(route), Routed::Reply))

@@ -400,12 +400,29 @@ fn append_member(headers: &mut HeaderMap, name: HeaderName, member: Bytes) {
     }
 }
 
+/// Whether a field is there. Asked of requests about fields they mostly do not have: looking at as many names as a request
+/// has costs less than to hash the one that is sought.
+#[must_use]
+pub fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.keys().any(|present| present == name)
+}
+
+/// The lines of a field that is mostly absent; see [`has`].
+pub fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
+    has(headers, name).then(|| headers.get_all(name).iter()).into_iter().flatten()
+}
+
+/// Takes out what is mostly not there: fields with `unwanted` names.
+pub fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
 /// The members of a comma-separated field over all its lines, trimmed, empty ones left out (RFC 9110 §5.6.1). Quoted
 /// strings are not looked into: none of the fields read so here has any before the part that is compared.
 fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(name)
-        .iter()
+    lines(headers, name)
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|member| !member.is_empty())

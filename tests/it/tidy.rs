@@ -10,20 +10,24 @@ use std::path::Path;
 /// What each module may use of ours, itself aside. The map that `ARCHITECTURE.md` draws cannot go stale through this.
 /// Modules that are not listed (`app`, `cli`, `admin`, `main`, `lib`) compose the others and may use everything.
 pub const LAYERS: &[(&str, &[&str])] = &[
+    ("authority", &["error"]),
     ("clock", &[]),
     ("error", &[]),
-    ("policy", &["clock", "error"]),
+    ("policy", &["authority", "clock", "error"]),
     ("transform", &["policy"]),
-    ("config", &["policy"]),
-    ("body", &["transform", "clock", "error"]),
+    ("config", &["policy", "authority"]),
+    ("body", &["transform", "authority", "clock", "error"]),
     ("store", &["policy", "body", "clock", "error"]),
     ("upstream", &["policy", "body", "clock", "error"]),
-    ("listener", &["body", "clock", "error"]),
+    ("listener", &["body", "authority", "clock", "error"]),
     (
         "snapshot",
         &["config", "policy", "upstream", "store", "listener", "observe", "transform", "body", "clock", "error"],
     ),
-    ("pipeline", &["snapshot", "upstream", "store", "body", "transform", "policy", "observe", "clock", "error"]),
+    (
+        "pipeline",
+        &["snapshot", "upstream", "store", "body", "transform", "policy", "observe", "authority", "clock", "error"],
+    ),
     ("observe", &["policy", "clock", "error"]),
 ];
 

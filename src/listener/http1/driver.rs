@@ -45,7 +45,7 @@ pub(crate) async fn serve<S: Transport, H: Handler>(io: S, read_ahead: BytesMut,
         let arrival = std::future::poll_fn(|cx| driver.wire.borrow_mut().poll_head(cx, &driver.connection.seat));
         after = match arrival.await {
             // Boxed, so that a connection between two requests holds none of an exchange's memory.
-            Arrival::Request(head) => Box::pin(driver.exchange(*head)).await,
+            Arrival::Request(head) => Box::pin(driver.exchange(head)).await,
             Arrival::Refused(kind) => Box::pin(driver.refuse(kind)).await,
             Arrival::Quiet => After::Close { linger: false },
         };
@@ -80,7 +80,7 @@ impl<S: Transport, H: Handler> Driver<S, H> {
         }
     }
 
-    async fn exchange(&self, head: Head) -> After {
+    async fn exchange(&self, head: Box<Head>) -> After {
         let asked = Asked::new(&head.method, head.version, head.keep_alive);
         let protocol = head.upgrade.clone();
         let Some((mut response, record)) = self.answer(head, asked).await else { return After::Drop };
@@ -107,9 +107,9 @@ impl<S: Transport, H: Handler> Driver<S, H> {
 
     /// The handler's answer; `None` when the client has gone. The handler, and with it what it held of the request body,
     /// is dropped before the body's fate is judged.
-    async fn answer(&self, head: Head, asked: Asked) -> Option<(Response, H::Record)> {
+    async fn answer(&self, head: Box<Head>, asked: Asked) -> Option<(Response, H::Record)> {
         let interim = Interim::default();
-        let request = self.request(head, interim.clone());
+        let request = self.request(*head, interim.clone());
         let mut handling = pin!(self.connection.handler.handle(Rc::clone(&self.connection.peer), request));
         std::future::poll_fn(|cx| self.poll_answer(cx, handling.as_mut(), &interim, asked)).await
     }

@@ -53,7 +53,7 @@ pub(super) fn framing(asked: Asked, response: &Response) -> BodyFraming {
             BodyFraming::None(response.content_length.or(at_hand))
         }
         _ => match response.body.exact_len() {
-            Some(length) if asked.version < Version::HTTP_11 || !response.headers.contains_key(TRAILER) => {
+            Some(length) if asked.version < Version::HTTP_11 || response.headers.keys().all(|name| name != TRAILER) => {
                 BodyFraming::Length(length)
             }
             _ if asked.version < Version::HTTP_11 => BodyFraming::Close,
@@ -73,7 +73,7 @@ pub(super) fn head(
 ) {
     status_line(to, response.status);
     fields(to, &response.headers);
-    if !response.headers.contains_key(DATE) {
+    if response.headers.keys().all(|name| name != DATE) {
         field(to, b"date", date.as_bytes());
     }
     match framing {

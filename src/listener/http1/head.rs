@@ -9,13 +9,14 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
+use http::header::{EXPECT, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::look_alike::look_alike;
+use crate::authority::Authority;
 use crate::body::http1::{Declared, Framing, field_line_fault, is_token};
 use crate::error::ErrorKind;
-use crate::listener::{Limits, authority};
+use crate::listener::Limits;
 
 /// A request head that passed every check.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub(super) struct Head {
     pub(super) target: Bytes,
     /// 1.0 or 1.1.
     pub(super) version: Version,
-    /// Lower-cased; empty only for an HTTP/1.0 request without `Host`.
-    pub(super) authority: Box<str>,
+    /// Empty only for an HTTP/1.0 request without `Host`.
+    pub(super) authority: Authority,
     /// All fields as sent.
     pub(super) headers: HeaderMap,
     /// How long the body is.
@@ -148,11 +149,10 @@ fn parse_into<'b>(
     }
     let method = Method::from_bytes(method.as_bytes()).or(Err(ErrorKind::BadRequest("method")))?;
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    let (headers, declared) = collect(bytes, raw.headers)?;
+    let Collected { headers, declared, host, connection } = collect(bytes, raw.headers)?;
     let (target, named) = split_target(&method, bytes.slice_ref(target.as_bytes()))?;
-    let authority = agree(version, named, &headers)?;
+    let authority = agree(version, named, host)?;
     let framing = declared.framing(version).map_err(ErrorKind::AmbiguousFraming)?.unwrap_or(Framing::Empty);
-    let connection = Connection::of(&headers);
     Ok(Head {
         keep_alive: !connection.close && (version == Version::HTTP_11 || connection.keep_alive),
         expects_continue: version == Version::HTTP_11 && framing != Framing::Empty && expects_continue(&headers)?,
@@ -166,10 +166,19 @@ fn parse_into<'b>(
     })
 }
 
-/// The fields as a map whose values share the head's copy, and what those of them say that frame the body.
-fn collect(bytes: &Bytes, fields: &[httparse::Header<'_>]) -> Result<(HeaderMap, Declared), ErrorKind> {
+/// What one pass over the fields finds.
+struct Collected {
+    /// All of them; the values share the head's copy.
+    headers: HeaderMap,
+    /// What frames the body.
+    declared: Declared,
+    host: Option<Authority>,
+    connection: Connection,
+}
+
+fn collect(bytes: &Bytes, fields: &[httparse::Header<'_>]) -> Result<Collected, ErrorKind> {
     let mut headers = HeaderMap::with_capacity(fields.len());
-    let mut declared = Declared::default();
+    let (mut declared, mut connection, mut host) = (Declared::default(), Connection::default(), None);
     for field in fields {
         if let Some(reason) = look_alike(field.name.as_bytes()) {
             return Err(ErrorKind::AmbiguousFraming(reason));
@@ -178,16 +187,19 @@ fn collect(bytes: &Bytes, fields: &[httparse::Header<'_>]) -> Result<(HeaderMap,
         match name.as_str() {
             "transfer-encoding" => declared.add_coding(field.value),
             "content-length" => declared.add_length(field.value),
+            "connection" => connection.add(field.value),
+            "host" if host.is_some() => return Err(ErrorKind::BadRequest("host_repeated")),
+            "host" => host = Some(Authority::parse(field.value)?),
             _ => {}
         }
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
         headers.append(name, value.or(Err(ErrorKind::BadRequest("field_value")))?);
     }
-    Ok((headers, declared))
+    Ok(Collected { headers, declared, host, connection })
 }
 
 /// Path and query, and the authority an absolute target named (RFC 9112 §3.2).
-fn split_target(method: &Method, target: Bytes) -> Result<(Bytes, Option<Box<str>>), ErrorKind> {
+fn split_target(method: &Method, target: Bytes) -> Result<(Bytes, Option<Authority>), ErrorKind> {
     if *method == Method::CONNECT {
         return Err(ErrorKind::MethodRefused);
     }
@@ -202,7 +214,8 @@ fn split_target(method: &Method, target: Bytes) -> Result<(Bytes, Option<Box<str
     let Some(after_scheme) = scheme_length(&target) else { return Err(ErrorKind::BadRequest("target_form")) };
     let rest = target.slice(after_scheme..);
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
-    let named = authority::normalize(&rest.slice(..end)).ok_or(ErrorKind::BadRequest("target_authority"))?;
+    let named =
+        Authority::parse(rest.get(..end).unwrap_or_default()).or(Err(ErrorKind::BadRequest("target_authority")))?;
     let path = rest.slice(end..);
     let path = match path.first() {
         Some(b'/') => path,
@@ -225,20 +238,12 @@ fn scheme_length(target: &[u8]) -> Option<usize> {
 
 /// The one authority: `Host`, and the target's where it named one; they must not differ (RFC 9112 §3.2.2 lets the target
 /// win, which is how a request reaches two different hosts on two hops).
-fn agree(version: Version, named: Option<Box<str>>, headers: &HeaderMap) -> Result<Box<str>, ErrorKind> {
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = match hosts.next() {
-        Some(host) => Some(authority::normalize(host.as_bytes()).ok_or(ErrorKind::BadRequest("host_invalid"))?),
-        None if version == Version::HTTP_11 => return Err(ErrorKind::BadRequest("host_missing")),
-        None => None,
-    };
-    if hosts.next().is_some() {
-        return Err(ErrorKind::BadRequest("host_repeated"));
-    }
+fn agree(version: Version, named: Option<Authority>, host: Option<Authority>) -> Result<Authority, ErrorKind> {
     match (named, host) {
+        (_, None) if version == Version::HTTP_11 => Err(ErrorKind::BadRequest("host_missing")),
         (Some(named), Some(host)) if named != host => Err(ErrorKind::BadRequest("host_differs")),
         (Some(one), _) | (None, Some(one)) => Ok(one),
-        (None, None) => Ok(Box::default()),
+        (None, None) => Ok(Authority::default()),
     }
 }
 
@@ -251,16 +256,13 @@ struct Connection {
 }
 
 impl Connection {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut wishes = Self::default();
-        for value in headers.get_all(CONNECTION) {
-            for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                wishes.close |= option.eq_ignore_ascii_case(b"close");
-                wishes.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                wishes.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
-            }
+    /// Reads one line of the field.
+    fn add(&mut self, line: &[u8]) {
+        for option in line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
         }
-        wishes
     }
 }
 
@@ -357,7 +359,7 @@ mod tests {
                 proptest::prop_assert_eq!(&whole, &scan_in_steps(&input, step));
                 let head = Bytes::copy_from_slice(&input[range.clone()]);
                 if let Ok(head) = parse(&head, &LIMITS) {
-                    proptest::prop_assert!(head.version == Version::HTTP_10 || !head.authority.is_empty());
+                    proptest::prop_assert!(head.version == Version::HTTP_10 || !head.authority.host().is_empty());
                     proptest::prop_assert!(head.target.starts_with(b"/") || &head.target[..] == b"*");
                 }
             }

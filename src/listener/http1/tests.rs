@@ -100,7 +100,7 @@ fn hostile_heads_are_refused_by_name() {
         (get("X: a"), 400, "host_missing"),
         (get("Host: a\r\nHost: a"), 400, "host_repeated"),
         (get("Host: a b"), 400, "host_invalid"),
-        (get("Host:"), 400, "host_invalid"),
+        (get("Host:"), 400, "host_empty"),
         (get("Host: a/b"), 400, "host_invalid"),
         // Others
         (post("Content-Length: 5\r\nExpect: 200-maybe"), 417, "expectation_failed"),

@@ -16,11 +16,12 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::{Frame, SizeHint};
 
+use crate::authority::Authority;
 use crate::body::{Body, Interim, Request, Source};
 use crate::error::{ErrorKind, ProxyError, Stage};
+use crate::listener::Settings;
 use crate::listener::http1::look_alike;
 use crate::listener::timer::{Side, Timer};
-use crate::listener::{Settings, authority};
 
 /// What an exchange hears of its request body.
 #[derive(Debug, Default)]
@@ -126,21 +127,20 @@ fn target(method: &Method, uri: &http::Uri, limit: usize) -> Result<Bytes, Error
 
 /// The one authority: `:authority` and `Host` must agree, and either may be missing (RFC 9113 §8.3.1). Afterwards there
 /// is exactly one `Host`.
-fn agree(uri: &http::Uri, headers: &mut HeaderMap) -> Result<Box<str>, ErrorKind> {
+fn agree(uri: &http::Uri, headers: &mut HeaderMap) -> Result<Authority, ErrorKind> {
     let mut hosts = headers.get_all(HOST).iter();
-    let host =
-        hosts.next().map(|host| authority::normalize(host.as_bytes()).ok_or(ErrorKind::BadRequest("host_invalid")));
+    let host = hosts.next().map(|host| Authority::parse(host.as_bytes()));
     if hosts.next().is_some() {
         return Err(ErrorKind::BadRequest("host_repeated"));
     }
     let named = uri
         .authority()
-        .map(|named| authority::normalize(named.as_str().as_bytes()).ok_or(ErrorKind::BadRequest("authority_invalid")));
+        .map(|named| Authority::parse(named.as_str().as_bytes()).or(Err(ErrorKind::BadRequest("authority_invalid"))));
     match (named.transpose()?, host.transpose()?) {
         (Some(named), Some(host)) if named != host => Err(ErrorKind::BadRequest("host_differs")),
         (_, Some(host)) => Ok(host),
         (Some(named), None) => {
-            let value = HeaderValue::from_str(&named).or(Err(ErrorKind::BadRequest("authority_invalid")))?;
+            let value = HeaderValue::from_str(named.as_str()).or(Err(ErrorKind::BadRequest("authority_invalid")))?;
             headers.insert(HOST, value);
             Ok(named)
         }

@@ -84,8 +84,11 @@ pub struct Metrics {
 /// By listener and route: one block per worker that has served the pair.
 type Blocks = BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<Exchanges>>>;
 
+/// Asked at every exchange; its keys come from the configuration and from closed lists, not from clients.
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
 /// One worker's blocks, by listener and then by route.
-type Index = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Exchanges>>>;
+type Index = FastMap<Arc<str>, FastMap<Arc<str>, Arc<Exchanges>>>;
 
 #[derive(Debug, Default)]
 struct Registry {
@@ -103,13 +106,13 @@ struct Registry {
 type Pairs = BTreeMap<(&'static str, &'static str), Vec<Arc<Counter>>>;
 
 /// One worker's counters of such a family.
-type PairIndex = RefCell<HashMap<(&'static str, &'static str), Arc<Counter>>>;
+type PairIndex = RefCell<FastMap<(&'static str, &'static str), Arc<Counter>>>;
 
 /// By token: one counter per worker that has met it.
 type Tokens = BTreeMap<&'static str, Vec<Arc<Counter>>>;
 
 /// One worker's counters of a family.
-type TokenIndex = RefCell<HashMap<&'static str, Arc<Counter>>>;
+type TokenIndex = RefCell<FastMap<&'static str, Arc<Counter>>>;
 
 /// One worker's counters of one pair. Aligned so that two workers never write to one cache line, nor to a pair of lines
 /// that is fetched together.

@@ -5,6 +5,7 @@ use http::{HeaderName, Method};
 
 use super::directives::RequestDirectives;
 use super::{BypassRule, CacheParams, RequestFacts, cookies, deception, pattern, query, range};
+use crate::policy::fields;
 use crate::policy::route::behind_prefix;
 
 /// See [`Bypass::MethodOverride`].
@@ -99,19 +100,19 @@ pub fn decide(request: &RequestFacts<'_>, directives: &RequestDirectives, params
     if !is_plain && !query::takes_part(request.method, params) {
         return Participation::Bypass(Bypass::Method);
     }
-    if METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name)) {
+    if headers.keys().any(|name| METHOD_OVERRIDES.contains(name)) {
         return Participation::Bypass(Bypass::MethodOverride);
     }
     if request.has_body && is_plain {
         return Participation::Bypass(Bypass::RequestBody);
     }
-    if !is_plain && headers.contains_key(RANGE) {
+    if !is_plain && fields::has(headers, &RANGE) {
         return Participation::Bypass(Bypass::QueryRange);
     }
     if let Some(bypass) = params.bypass.iter().find_map(|rule| applies(rule, request)) {
         return Participation::Bypass(bypass);
     }
-    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+    if headers.keys().any(|name| *name == IF_MATCH || *name == IF_UNMODIFIED_SINCE) {
         return Participation::Bypass(Bypass::Precondition);
     }
     if directives.no_store {
@@ -137,7 +138,7 @@ fn applies(rule: &BypassRule, request: &RequestFacts<'_>) -> Option<Bypass> {
                 lies_under(request.path) || deception::loosest(request.path).is_some_and(|path| lies_under(&path));
             holds.then_some(Bypass::PathRule)
         }
-        BypassRule::Header(name) => request.headers.contains_key(name).then_some(Bypass::HeaderRule),
+        BypassRule::Header(name) => fields::has(request.headers, name).then_some(Bypass::HeaderRule),
     }
 }
 

@@ -4,11 +4,12 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use super::pattern;
+use crate::policy::fields;
 
 /// Every name and value of every `Cookie` line, in order. A value may be any bytes, and one pair that cannot be read hides
 /// no other: what an origin sees of a keyed cookie must be in the key. Pairs whose name is not text are left out.
 pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
-    headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(|pair| {
+    fields::lines(headers, &COOKIE).flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(|pair| {
         let pair = pair.trim_ascii();
         let (name, value) = match pair.iter().position(|byte| *byte == b'=') {
             Some(at) => (pair.get(..at)?, pair.get(at + 1..)?),
@@ -56,7 +57,7 @@ pub fn strip(headers: &mut HeaderMap, patterns: &[String]) -> usize {
 /// that cannot be read counts as such.
 #[must_use]
 pub fn unkeyed(headers: &HeaderMap, keyed: &[String]) -> bool {
-    headers.get_all(COOKIE).iter().any(|line| match std::str::from_utf8(line.as_bytes()) {
+    fields::lines(headers, &COOKIE).any(|line| match std::str::from_utf8(line.as_bytes()) {
         Ok(text) => split(text).any(|(name, _)| !keyed.iter().any(|keyed| keyed == name)),
         Err(_) => true,
     })

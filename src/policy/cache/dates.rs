@@ -4,11 +4,13 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName};
 
+use crate::policy::fields;
+
 /// The date in field `name`. `None` when the field is absent, given twice with different values, or not a date in one of
 /// the three formats: a recipient must then not trust any of it.
 #[must_use]
 pub fn read(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    let mut lines = headers.get_all(name).iter();
+    let mut lines = fields::lines(headers, name);
     let first = lines.next()?;
     if lines.any(|line| line != first) {
         return None;

@@ -12,6 +12,8 @@ use std::time::Duration;
 use http::header::{CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, HeaderName};
 
+use crate::policy::fields;
+
 /// The largest delta that is told apart from "forever" (RFC 9111 §1.2.2).
 pub const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
 
@@ -84,7 +86,7 @@ impl RequestDirectives {
     #[must_use]
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut found = Self::default();
-        if !headers.contains_key(CACHE_CONTROL) {
+        if !fields::has(headers, &CACHE_CONTROL) {
             each(headers, &PRAGMA, |name, _| found.no_cache |= name == "no-cache");
             return found;
         }
@@ -132,7 +134,7 @@ fn delta(argument: Option<&[u8]>) -> Option<Duration> {
 
 /// Calls `found` with the lower-cased name and the unquoted argument of each directive.
 fn each(headers: &HeaderMap, field: &HeaderName, mut found: impl FnMut(&str, Option<&[u8]>)) {
-    for line in headers.get_all(field) {
+    for line in fields::lines(headers, field) {
         let line = line.as_bytes();
         let closed = is_closed(line);
         if !closed {

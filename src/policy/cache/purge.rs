@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::storing::NotStored;
 use super::tags::Tags;
-use crate::policy::admission::parse_authority;
+use crate::authority::Authority;
 use crate::policy::uri::{self, NormalUri};
 
 /// The method. Neither registered nor safe.
@@ -171,7 +171,7 @@ impl Target {
     /// # Errors
     /// The token of what is wrong with it.
     pub fn host(text: &str) -> Result<Self, &'static str> {
-        let authority = parse_authority(text.to_ascii_lowercase().as_bytes()).map_err(|fault| fault.token())?;
+        let authority = Authority::parse(text.as_bytes()).map_err(|fault| fault.token())?;
         Ok(Self::Host(authority.to_string()))
     }
 
@@ -216,8 +216,8 @@ fn listed(names: &[Vec<u8>], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Resul
 fn split(text: &str) -> Result<(String, NormalUri), &'static str> {
     let url: Uri = text.parse().map_err(|_| "url_invalid")?;
     let scheme = url.scheme().filter(|scheme| matches!(scheme.as_str(), "http" | "https")).ok_or("url_invalid")?;
-    let authority = url.authority().ok_or("url_invalid")?.as_str().to_ascii_lowercase();
-    let authority = parse_authority(authority.as_bytes()).map_err(|fault| fault.token())?;
+    let authority = url.authority().ok_or("url_invalid")?;
+    let authority = Authority::parse(authority.as_str().as_bytes()).map_err(|fault| fault.token())?;
     let target = url.path_and_query().map_or("/", |target| target.as_str());
     let uri = uri::normalise(&Bytes::copy_from_slice(target.as_bytes())).map_err(|fault| fault.token())?;
     Ok((authority.for_scheme(scheme).to_owned(), uri))

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::groups::{self, CACHE_GROUPS};
 use super::storing::NotStored;
+use crate::policy::fields;
 
 /// Most tags of one response. A page of a large shop has some hundreds.
 pub const MAX_TAGS: usize = 1024;
@@ -97,9 +98,7 @@ fn distinct(mut tags: Vec<Box<[u8]>>) -> Box<[Box<[u8]>]> {
 /// Takes the fields out of a response on its way to the client, which has no use for them and should not learn how a site
 /// is put together. `Cache-Groups` stays: it is for every cache on the way (RFC 9875).
 pub fn hide(headers: &mut HeaderMap, fields: &[HeaderName]) {
-    for field in fields.iter().filter(|field| **field != CACHE_GROUPS) {
-        headers.remove(field);
-    }
+    fields::remove_where(headers, |name| *name != CACHE_GROUPS && fields.contains(name));
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::ResponseFacts;
 use super::directives::{MAX_DELTA, ResponseDirectives};
 use super::freshness::made;
 use super::structured::{self, Item};
+use crate::policy::fields;
 
 /// The target list of RFC 9213 §2.2.
 static TARGETED: [HeaderName; 2] =
@@ -46,9 +47,8 @@ pub fn directives(response: &ResponseFacts<'_>) -> (ResponseDirectives, bool) {
 
 /// Takes the fields meant for this hop out of a response on its way to the client.
 pub fn remove(headers: &mut HeaderMap) {
-    for name in TARGETED.iter().take(1).chain([&SURROGATE_CONTROL, &X_ACCEL_EXPIRES]) {
-        headers.remove(name);
-    }
+    let [own, ..] = &TARGETED;
+    fields::remove_where(headers, |name| [own, &SURROGATE_CONTROL, &X_ACCEL_EXPIRES].contains(&name));
 }
 
 /// A targeted field; `None` when it is absent, empty or malformed.

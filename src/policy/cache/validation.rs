@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::dates;
 use crate::clock::Now;
+use crate::policy::fields;
 use crate::policy::validators::{EntityTag, none_match_hits};
 
 /// The head of a stored response.
@@ -189,7 +190,7 @@ pub fn is_not_modified(request: &HeaderMap, stored: &ConditionFacts<'_>) -> bool
     if !stored.status.is_success() {
         return false;
     }
-    if request.contains_key(IF_NONE_MATCH) {
+    if fields::has(request, &IF_NONE_MATCH) {
         let current = stored.headers.get(ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
         return none_match_hits(request, current);
     }
