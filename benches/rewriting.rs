@@ -97,7 +97,11 @@ fn main() {
         },
         _ => ElementAction::Append("<!---->".into()),
     };
-    let rule = |(n, select): (usize, &&str)| ElementRule { select: (**select).into(), actions: vec![action(n)] };
+    let rule = |(n, select): (usize, &&str)| ElementRule {
+        select: (**select).into(),
+        actions: vec![action(n)],
+        ..ElementRule::default()
+    };
     let elements = SELECTORS.iter().enumerate().map(rule).collect();
     let rules = RuleSet::compile(&RewriteParams { elements, ..RewriteParams::default() }).unwrap();
     assert_eq!(ours(&rules, page.as_bytes()), bare(page.as_bytes()), "both do the same work");

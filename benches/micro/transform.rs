@@ -50,6 +50,7 @@ fn elements_rewritten(bencher: Bencher<'_, '_>) {
         elements: vec![ElementRule {
             select: "a".into(),
             actions: vec![ElementAction::Set { name: "rel".into(), value: "nofollow".into() }],
+            ..ElementRule::default()
         }],
         on_error: OnError::Fail,
         ..RewriteParams::default()

@@ -7,7 +7,7 @@ use super::worker::Worker;
 use crate::body::{Body, Filtered, Response};
 use crate::error::Stage;
 use crate::policy::mend;
-use crate::policy::rewrite::{self, RewriteFacts};
+use crate::policy::rewrite::{self, Document, RewriteFacts};
 use crate::policy::validators::{Derivation, Rules};
 use crate::snapshot::{Rewrite, Route};
 use crate::transform::coding::{DECODED_MAX, Decoder};
@@ -24,6 +24,9 @@ pub(super) struct Rewritten {
 /// Puts the body of `response` through the route's rules, where they apply to it. An answer to HEAD gets the fields that
 /// GET would.
 pub(super) fn run(worker: &Worker, route: &Route, method: &Method, mut response: Response) -> Rewritten {
+    if let Some(rewrite) = &route.rewrite {
+        rewrite.params.links.repair_fields(&mut response.headers);
+    }
     let applied = route.rewrite.as_ref().and_then(|rewrite| apply(worker, rewrite, method, &mut response));
     if route.heeds_integrity {
         response = integrity::watch(worker, response);
@@ -58,14 +61,20 @@ fn apply(worker: &Worker, rewrite: &Rewrite, method: &Method, response: &mut Res
         }
     };
     worker.metrics.rewrite("applied");
-    let rewriter = rewrite.rules.rewriter(plan.charset);
-    let failure = rewriter.failure();
+    let mut failure = Failure::default();
     if *method != Method::HEAD {
         let mut body = std::mem::take(&mut response.body);
         if let Some(coding) = plan.decode {
             body = Body::stream(Filtered::new(body, Decoder::new(coding, DECODED_MAX), Stage::Rewrite));
         }
-        response.body = Body::stream(Filtered::new(body, rewriter, Stage::Rewrite));
+        response.body = match plan.document {
+            Document::Html => {
+                let rewriter = rewrite.rules.rewriter(plan.charset);
+                failure = rewriter.failure();
+                Body::stream(Filtered::new(body, rewriter, Stage::Rewrite))
+            }
+            Document::Css => Body::stream(Filtered::new(body, rewrite.rules.style_rewriter(), Stage::Rewrite)),
+        };
     }
     response.content_length = None;
     let derivation = Derivation { coding: None, level: 0, rules: rewrite.fingerprint };

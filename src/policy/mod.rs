@@ -18,6 +18,7 @@ pub mod grpc;
 pub mod health;
 pub mod hints;
 pub mod immutable;
+pub mod links;
 pub mod mend;
 pub mod optimise;
 pub mod own_tag;

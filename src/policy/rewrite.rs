@@ -5,12 +5,15 @@ use http::{HeaderMap, StatusCode};
 
 use super::encoding::{Readable, content_codings, forbids_transform, has_body, media_type};
 use super::filter::Filters;
+use super::links::{LinkRule, Links};
 
 /// `[rewrite.NAME]`, the mandatory part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RewriteParams {
     /// `element` rules in file order.
     pub elements: Vec<ElementRule>,
+    /// `links` and `https`
+    pub links: Links,
     /// `on_error`
     pub on_error: OnError,
     /// `level`, `filters` and `forbid`
@@ -20,12 +23,16 @@ pub struct RewriteParams {
 }
 
 /// One `[[rewrite.NAME.element]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ElementRule {
     /// `select`: a CSS selector that lol_html accepts (validated when the config is).
     pub select: String,
     /// What to do, in file order of keys.
     pub actions: Vec<ElementAction>,
+    /// `once`: only the first element that is selected.
+    pub once: bool,
+    /// `unless`: not behind an element that this selects.
+    pub unless: Option<String>,
 }
 
 /// What an element rule does.
@@ -65,9 +72,20 @@ pub struct RewriteFacts<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// What can be rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Document {
+    /// All rules are for it.
+    Html,
+    /// Only the repair of links is for it.
+    Css,
+}
+
 /// How a body is to be rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RewritePlan<'a> {
+    /// What it is.
+    pub document: Document,
     /// To be decoded first; the rewritten body has no coding until one is negotiated.
     pub decode: Option<Readable>,
     /// The `charset` of `Content-Type`; `None` = the document's own declaration, else UTF-8.
@@ -120,7 +138,7 @@ const ASCII_MARKUP_FAMILIES: [&str; 7] = ["shift_jis", "shift-jis", "sjis", "euc
 /// # Errors
 /// Why it is left as it is.
 pub fn applies<'a>(facts: &RewriteFacts<'a>, params: &RewriteParams) -> Result<RewritePlan<'a>, SkipReason> {
-    if params.elements.is_empty() {
+    if params.elements.is_empty() && params.links.is_empty() {
         return Err(SkipReason::NoRules);
     }
     if !has_body(facts.status) {
@@ -129,17 +147,20 @@ pub fn applies<'a>(facts: &RewriteFacts<'a>, params: &RewriteParams) -> Result<R
     if facts.status == StatusCode::PARTIAL_CONTENT || facts.headers.contains_key(CONTENT_RANGE) {
         return Err(SkipReason::Partial);
     }
-    let is_html = |media_type: &str| {
-        ["text/html", "application/xhtml+xml"].iter().any(|html| media_type.eq_ignore_ascii_case(html))
+    let is = |names: &[&str]| {
+        media_type(facts.headers).is_some_and(|name| names.iter().any(|known| name.eq_ignore_ascii_case(known)))
     };
-    if !media_type(facts.headers).is_some_and(is_html) {
-        return Err(SkipReason::NotHtml);
-    }
+    let document = match () {
+        () if is(&["text/html", "application/xhtml+xml"]) => Document::Html,
+        () if is(&["text/css"]) && !params.links.is_empty() => Document::Css,
+        () => return Err(SkipReason::NotHtml),
+    };
     if forbids_transform(facts.headers) {
         return Err(SkipReason::NoTransform);
     }
     let charset = charset(facts.headers);
-    if !charset.is_none_or(has_ascii_markup) {
+    let is_readable = if document == Document::Html { has_ascii_markup } else { is_ascii_compatible };
+    if !charset.is_none_or(is_readable) {
         return Err(SkipReason::Charset);
     }
     let mut codings = content_codings(facts.headers);
@@ -148,7 +169,7 @@ pub fn applies<'a>(facts: &RewriteFacts<'a>, params: &RewriteParams) -> Result<R
         (Some(name), None) => Some(Readable::from_token(name).ok_or(SkipReason::Undecodable)?),
         _ => return Err(SkipReason::Undecodable),
     };
-    Ok(RewritePlan { decode, charset })
+    Ok(RewritePlan { document, decode, charset })
 }
 
 /// True for a part of something that would be rewritten: its bytes must not reach a client, and the whole is to be asked
@@ -161,7 +182,8 @@ pub fn needs_whole(facts: &RewriteFacts<'_>, params: &RewriteParams) -> bool {
         headers.remove(CONTENT_RANGE);
         applies(&RewriteFacts { status: StatusCode::OK, headers: &headers }, params).is_ok()
     };
-    facts.status == StatusCode::PARTIAL_CONTENT && !params.elements.is_empty() && (is_multipart || as_a_whole())
+    let has_rules = !params.elements.is_empty() || !params.links.is_empty();
+    facts.status == StatusCode::PARTIAL_CONTENT && has_rules && (is_multipart || as_a_whole())
 }
 
 /// The value of the `charset` parameter of `Content-Type`, without quotes.
@@ -188,6 +210,11 @@ fn begins(charset: &str, families: &[&str]) -> bool {
     families.iter().any(|family| begins(family))
 }
 
+/// What stands in a fingerprint before what not every policy has; no action has such a number.
+const ONCE: u64 = 100;
+const MOVE: u64 = 102;
+const SECURE: u64 = 103;
+
 /// Part of every fingerprint: raise it when the same rules come to give other bytes.
 const RULES_VERSION: u64 = 1;
 
@@ -196,7 +223,7 @@ impl RewriteParams {
     /// node: it is part of entity-tags and of what is stored. 0 only without rules.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        if self.elements.is_empty() {
+        if self.elements.is_empty() && self.links.is_empty() {
             return 0;
         }
         let mut hash = Fnv::new();
@@ -206,6 +233,22 @@ impl RewriteParams {
             hash.number(rule.actions.len() as u64);
             for action in &rule.actions {
                 action.hash(&mut hash);
+            }
+            if rule.once || rule.unless.is_some() {
+                hash.number(ONCE | u64::from(rule.once));
+                hash.text(rule.unless.as_deref().unwrap_or_default());
+            }
+        }
+        for rule in self.links.rules() {
+            match rule {
+                LinkRule::Move { from, to } => {
+                    hash.number(MOVE);
+                    [&from.scheme, &from.authority, &from.path, to].into_iter().for_each(|text| hash.text(text));
+                }
+                LinkRule::Secure(host) => {
+                    hash.number(SECURE);
+                    hash.text(host);
+                }
             }
         }
         hash.0.max(1)
@@ -264,18 +307,20 @@ mod tests {
 
     use super::*;
     use crate::policy::encoding::Coding;
+    use crate::policy::links::Place;
 
     fn rules(rules: &[(&str, &[ElementAction])]) -> RewriteParams {
         let rule = |(select, actions): &(&str, &[ElementAction])| ElementRule {
             select: (*select).into(),
             actions: actions.to_vec(),
+            ..ElementRule::default()
         };
         RewriteParams { elements: rules.iter().map(rule).collect(), ..RewriteParams::default() }
     }
 
     #[test]
     fn only_whole_html_is_rewritten() {
-        let plan = |decode, charset| Ok(RewritePlan { decode, charset });
+        let plan = |decode, charset| Ok(RewritePlan { document: Document::Html, decode, charset });
         let html = (CONTENT_TYPE, "text/html");
         type Case<'a> = (u16, Vec<(HeaderName, &'a str)>, Result<RewritePlan<'a>, SkipReason>);
         let cases: Vec<Case<'_>> = vec![
@@ -294,6 +339,7 @@ mod tests {
             (200, vec![html.clone(), (CONTENT_RANGE, "bytes 0-1/2")], Err(SkipReason::Partial)),
             (206, vec![html.clone()], Err(SkipReason::Partial)),
             (304, vec![html], Err(SkipReason::NoBody)),
+            (200, vec![(CONTENT_TYPE, "text/css")], Err(SkipReason::NotHtml)),
             (200, vec![(CONTENT_TYPE, "text/htmlx")], Err(SkipReason::NotHtml)),
             (200, vec![], Err(SkipReason::NotHtml)),
         ];
@@ -306,6 +352,23 @@ mod tests {
             let facts = RewriteFacts { status: StatusCode::from_u16(status).expect("a status"), headers: &headers };
             assert_eq!(applies(&facts, &params), expected, "{facts:?}");
             assert_eq!(applies(&facts, &RewriteParams::default()), Err(SkipReason::NoRules));
+        }
+    }
+
+    #[test]
+    fn style_sheets_are_for_the_repair_of_links() {
+        let links = Links::new(vec![LinkRule::Secure("a".into())]).expect("settled");
+        let params = RewriteParams { links, ..RewriteParams::default() };
+        for (value, expected) in [
+            ("text/css", Ok(Document::Css)),
+            ("text/css; charset=windows-1252", Ok(Document::Css)),
+            ("text/css; charset=shift_jis", Err(SkipReason::Charset)),
+            ("text/html; charset=shift_jis", Ok(Document::Html)),
+            ("text/javascript", Err(SkipReason::NotHtml)),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, value.parse().expect("a value"))]);
+            let facts = RewriteFacts { status: StatusCode::OK, headers: &headers };
+            assert_eq!(applies(&facts, &params).map(|plan| plan.document), expected, "{value}");
         }
     }
 
@@ -328,6 +391,26 @@ mod tests {
         let prints: Vec<_> = all.iter().map(RewriteParams::fingerprint).collect();
         for (index, print) in prints.iter().enumerate() {
             assert!(!prints[..index].contains(print), "{:?}", all[index]);
+        }
+        let links = |from: &str, to: &str| {
+            let from = Place::parse(from).expect("a place");
+            let links = Links::new(vec![LinkRule::Move { from, to: to.into() }]).expect("settled");
+            RewriteParams { links, ..RewriteParams::default() }
+        };
+        let secure = Links::new(vec![LinkRule::Secure("a".into())]).expect("settled");
+        let mut more = [
+            links("http://a", "http://b"),
+            links("https://a", "http://b"),
+            links("http://a/b", "http://b"),
+            RewriteParams { links: secure, ..RewriteParams::default() },
+            all[1].clone(),
+            all[1].clone(),
+        ];
+        more[4].elements[0].once = true;
+        more[5].elements[0].unless = Some("b".into());
+        for (index, one) in more.iter().enumerate() {
+            let others = more[..index].iter().chain(&all);
+            assert!(others.into_iter().all(|other| other.fingerprint() != one.fingerprint()), "{one:?}");
         }
         assert_eq!(prints[0], 0);
         let failing = RewriteParams { on_error: OnError::Fail, ..all[1].clone() };

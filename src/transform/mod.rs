@@ -7,6 +7,7 @@ pub mod head;
 pub mod html;
 pub mod integrity;
 pub mod shrink;
+pub mod style_links;
 
 use bytes::BytesMut;
 

@@ -43,6 +43,10 @@ mod compressing;
 mod optimising;
 // Filters that change no body.
 mod filters;
+// What is done in the stream to pages and style sheets, case by case.
+mod golden;
+// Bodies that nobody should send.
+mod hostile;
 // Element rules.
 mod rewriting;
 // Which origin gets an exchange.

@@ -257,3 +257,51 @@ fn a_broken_coding_never_looks_whole() {
         }
     }
 }
+
+#[test]
+fn links_of_another_place_are_repaired_wherever_they_stand() {
+    let links =
+        "links = [{ from = \"http://old.example\", to = \"https://new.example\" }]\nhttps = [\"shop.example\"]\n";
+    let page =
+        "<link href=//old.example/a.css><a href=\"http://old.example/x\">x</a><img src=http://shop.example/a.png>";
+    let sheet = "a { background: url(http://old.example/a.png) } /* http://old.example/ */";
+    let field = |reply: Reply, kind: &str| reply.field("Content-Type", kind).field("ETag", "\"v1\"");
+    let origin = Origin::table(vec![
+        ("/", field(Reply::new(200), "text/html").body(page)),
+        ("/a.css", field(Reply::new(200), "text/css").body(sheet)),
+        ("/a.js", field(Reply::new(200), "text/javascript").body("'http://old.example/'")),
+        (
+            "/moved",
+            Reply::new(302)
+                .field("Location", "http://old.example/there?a=http://old.example/")
+                .field("Refresh", "0; url=http://old.example/there")
+                .field("Link", "<http://old.example/a.css>; rel=preload")
+                .field("Set-Cookie", "a=1; Domain=.old.example; Path=/")
+                .body(""),
+        ),
+    ]);
+    let gate = rewriting(&origin, links, "");
+    let answer = gate.get("/").expect(200);
+    assert_eq!(
+        answer.text(),
+        "<link href=\"https://new.example/a.css\"><a href=\"https://new.example/x\">x</a>\
+         <img src=\"https://shop.example/a.png\">"
+    );
+    let answer = gate.get("/a.css").expect(200);
+    assert_eq!(answer.text(), sheet.replacen("http://old", "https://new", 1));
+    assert!(answer.field("etag").is_some_and(|tag| tag.starts_with("\"v1--id0.")), "{:?}", answer.field("etag"));
+    let script = gate.get("/a.js").expect(200);
+    assert_eq!((script.text().as_str(), script.field("etag")), ("'http://old.example/'", Some("\"v1\"")));
+    let moved = gate.get("/moved").expect(302);
+    for (name, expected) in [
+        ("location", "https://new.example/there?a=http://old.example/"),
+        ("refresh", "0; url=https://new.example/there"),
+        ("link", "<https://new.example/a.css>; rel=preload"),
+        ("set-cookie", "a=1; Domain=new.example; Path=/"),
+    ] {
+        assert_eq!(moved.field(name), Some(expected));
+    }
+    // As they came, without the rule.
+    gate.reload(|text| text.replace(links, &mark()));
+    assert_eq!(gate.get("/a.css").expect(200).text(), sheet);
+}

@@ -117,12 +117,26 @@ table! {
         forbid: List<RawFilter> = List::default(),
         /// When a rule fails: pass sends the rest unmodified, fail cuts the response.
         on_error: RawOnError = RawOnError::Pass,
+        /// Links that name another place: in pages, style sheets and header fields (Location, Link, Refresh, cookies' Domain).
+        links: List<RawLink> = List::default(),
+        /// Hosts whose http URLs become https, in the same places: names, or *.NAME for all below one.
+        https: List<String> = List::default(),
         /// Rules by CSS selector, applied to every HTML answer.
         element: List<RawElement> = List::default(),
         /// Lets who has a key look into it. Absent: nobody.
         debug: RawDebug,
     }
     later { "dict", "third-party-defer" }
+}
+
+table! {
+    /// URLs under one place, that now stand under another.
+    RawLink {
+        /// Where they stood: an absolute URL without a query.
+        from: String [required],
+        /// Where they stand: an absolute URL, or / for the site's own root.
+        to: String [required],
+    }
 }
 
 table! {
@@ -206,6 +220,10 @@ table! {
         remove: bool,
         /// Removes the element but keeps what is inside.
         unwrap: bool,
+        /// Only the first element that is selected.
+        once: bool = false,
+        /// Not behind an element that this CSS selector picks; what is appended, not where one is inside either.
+        unless: Selector,
     }
 }
 

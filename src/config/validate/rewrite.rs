@@ -2,9 +2,10 @@
 
 use super::Validation;
 use crate::config::model::RewriteConfig;
-use crate::config::raw::{RawElement, RawOnError, RawRewrite, RawRewriteLevel};
+use crate::config::raw::{RawElement, RawLink, RawOnError, RawRewrite, RawRewriteLevel};
 use crate::config::shape::{Given, Setting};
 use crate::policy::filter::Filters;
+use crate::policy::links::{LinkRule, Links, Place};
 use crate::policy::rewrite::{ElementAction, ElementRule, OnError, RewriteParams};
 
 /// An action and where it stands, by which actions are ordered.
@@ -24,11 +25,12 @@ impl Validation<'_> {
             RawOnError::Fail => OnError::Fail,
         };
         let debug_key = raw.debug.given().and_then(|debug| debug.key_file.given()).and_then(|file| self.token(file));
+        let links = self.links(raw);
         let elements = raw.element.0.iter().map(|rule| self.element(rule)).collect();
         let elements_at = raw.element.0.iter().map(|rule| rule.place.at.clone()).collect();
         RewriteConfig {
             name: name.to_owned(),
-            params: RewriteParams { elements, on_error, filters, debug_key },
+            params: RewriteParams { elements, links, on_error, filters, debug_key },
             elements_at,
         }
     }
@@ -55,7 +57,49 @@ impl Validation<'_> {
         ElementRule {
             select: raw.select.given().map(|select| select.value.0.clone()).unwrap_or_default(),
             actions: actions.into_iter().map(|(_, action)| action).collect(),
+            once: raw.once.value,
+            unless: raw.unless.given().map(|unless| unless.value.0.clone()),
         }
+    }
+
+    fn links(&mut self, raw: &RawRewrite) -> Links {
+        let moves: Vec<_> = raw.links.0.iter().filter_map(|rule| self.moved(rule)).collect();
+        let secure: Vec<_> = raw.https.0.iter().filter_map(|host| self.secure(host)).collect();
+        Links::new(moves.into_iter().chain(secure).collect()).unwrap_or_else(|again| {
+            let ends = |rule: &&Given<RawLink>| {
+                let to = rule.to.given().map(|to| to.trim_end_matches('/'));
+                matches!(&again, LinkRule::Move { to: wanted, .. } if to == Some(wanted))
+            };
+            if let Some(rule) = raw.links.0.iter().find(ends) {
+                self.faults.push(rule.place.fault("leads to what a rule would change again", "name where it ends"));
+            }
+            Links::default()
+        })
+    }
+
+    fn secure(&mut self, host: &Given<String>) -> Option<LinkRule> {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        if !is_name {
+            let what = format!("must be a host, got {:?}", host.value);
+            self.faults.push(host.place.fault(what, "write its name, or *.NAME for all below one"));
+        }
+        is_name.then(|| LinkRule::Secure(host.to_ascii_lowercase()))
+    }
+
+    fn moved(&mut self, raw: &Given<RawLink>) -> Option<LinkRule> {
+        let (from, to) = (raw.from.given()?, raw.to.given()?);
+        let place = Place::parse(from);
+        if place.is_none() {
+            let help = "write it like \"http://old.example\", without a query";
+            self.faults.push(from.place.fault(format!("must be an absolute URL, got {:?}", from.value), help));
+        }
+        if to.value != "/" && Place::parse(to).is_none() {
+            let help = "write it like \"https://new.example\", without a query; \"/\" is the site's own root";
+            self.faults.push(to.place.fault(format!("must be an absolute URL, got {:?}", to.value), help));
+            return None;
+        }
+        Some(LinkRule::Move { from: place?, to: to.trim_end_matches('/').to_owned() })
     }
 
     fn attribute_actions(&mut self, raw: &RawElement) -> Vec<Placed> {

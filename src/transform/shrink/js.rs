@@ -22,6 +22,10 @@ pub(super) fn shrink(text: &str) -> Result<String, Refusal> {
     }
     let script = Script::read(text)?;
     let small = script.print();
+    // What spaces hid shows now.
+    if is_introspective(&small) {
+        return Err(Refusal::Introspective);
+    }
     let again = Script::read(&small).map_err(|_| Refusal::Unproven)?;
     if script.means_the_same(&again) { Ok(small) } else { Err(Refusal::Unproven) }
 }

@@ -191,6 +191,8 @@ fn what_tokens_do_not_decide_is_refused() {
         ("a \u{a0} b", Refusal::Ambiguous),
         ("a.b(Function.prototype.toString)", Refusal::Introspective),
         ("document.currentScript . textContent", Refusal::Introspective),
+        ("document . currentScript . text", Refusal::Introspective),
+        ("a ( Function . prototype . toString )", Refusal::Introspective),
         ("a // b\n//# sourceMappingURL=a.map\n", Refusal::SourceMap),
         ("'a", Refusal::Malformed),
         ("`a${b`", Refusal::Malformed),
