@@ -9,6 +9,7 @@
 //! max_connections: Int<1, 1_000_000>, // may be absent: read as Setting<_>
 //! health: RawHealth,                  // a table that may be absent
 //! timeouts: RawTimeouts [nested],     // a table whose keys have defaults: read as RawTimeouts, always there
+//! a_b as "a-b": RawAb,                // a key whose name is no identifier
 //! ```
 //!
 //! Keys under `later` belong to the contract but are not built: they are rejected with words of their own, never
@@ -24,7 +25,7 @@ macro_rules! table {
     (
         $(#[doc = $about:literal])*
         $Name:ident {
-            $( $(#[doc = $doc:literal])* $key:ident : $Shape:ty $([$how:ident])? $(= $default:expr)? , )*
+            $( $(#[doc = $doc:literal])* $key:ident $(as $name:literal)? : $Shape:ty $([$how:ident])? $(= $default:expr)? , )*
         }
         $(later { $($later:literal),* $(,)? })?
     ) => {
@@ -40,11 +41,11 @@ macro_rules! table {
                 place: &$crate::config::shape::Place,
                 faults: &mut $crate::config::diagnostics::Diagnostics,
             ) -> Option<Self> {
-                let known = [$(stringify!($key)),*];
+                let known = [$(table!(@key $key $($name)?)),*];
                 let later = [$($($later),*)?];
                 let keys = $crate::config::shape::Keys::open(node, place, &known, &later, faults)?;
                 Some(Self {
-                    $( $key: table!(@read keys, stringify!($key), faults, $Shape $([$how])? $(= $default)?), )*
+                    $( $key: table!(@read keys, table!(@key $key $($name)?), faults, $Shape $([$how])? $(= $default)?), )*
                 })
             }
 
@@ -54,7 +55,7 @@ macro_rules! table {
                     let schema = <$Shape as $crate::config::shape::Shape>::schema();
                     let default = table!(@show $Shape $(= $default)?);
                     let described = $crate::config::table::key_schema(schema, &[$($doc),*], default);
-                    properties.insert(stringify!($key).to_owned(), described);
+                    properties.insert(table!(@key $key $($name)?).to_owned(), described);
                 )*
                 let required: &[&str] = &[$($(table!(@name $how $key),)?)*];
                 let required: Vec<&str> = required.iter().copied().filter(|key| !key.is_empty()).collect();
@@ -74,6 +75,8 @@ macro_rules! table {
             }
         }
     };
+    (@key $key:ident) => { stringify!($key) };
+    (@key $key:ident $name:literal) => { $name };
     (@type $Shape:ty) => { $crate::config::shape::Setting<$Shape> };
     (@type $Shape:ty = $default:expr) => { $crate::config::shape::Given<$Shape> };
     (@type $Shape:ty [required]) => { $crate::config::shape::Setting<$Shape> };

@@ -63,7 +63,7 @@ pub(super) fn tell(exchange: &Exchange, route: &Route, response: &mut Response) 
     let Some(debug) = &exchange.debug else { return };
     let told: Vec<_> = Filter::ALL
         .into_iter()
-        .filter(|filter| debug.on.contains(*filter))
+        .filter(|filter| debug.on.contains(*filter) && !filter.is_in_stream())
         .filter_map(|filter| Some((filter.token(), debug.outcome(filter, exchange, &response.headers)?)))
         .chain(debug.rules(route).map(|outcome| (RULES, outcome)))
         .map(|(name, outcome)| format!("{name}; {outcome}"))
@@ -109,6 +109,8 @@ impl Debug {
                 };
                 Some(done(reason == "not_proven" && base.life().is_immutable(), reason))
             }
+            // Told of with the rules.
+            Filter::Lazy | Filter::ThirdPartyDefer => None,
             Filter::HintsPreload => {
                 let reason = if exchange.page.is_some() { "not_learned" } else { "not_of_use" };
                 Some(done(exchange.page.as_ref().is_some_and(|page| page.was_told()), reason))

@@ -4,8 +4,8 @@
 //! Accel-Debug: <seconds>:<names>:<signature>
 //! ```
 //!
-//! `seconds` of the Unix epoch until when it holds; `names` of filters joined by `+`, `rules` for the element rules, `*` for
-//! all of it, or nothing, to be told and change nothing; `signature` is HMAC-SHA-256 in hexadecimal, with the policy's key, over
+//! `seconds` of the Unix epoch until when it holds; `names` of filters joined by `+`, `rules` for all that is done in the stream (element rules,
+//! links, filters that change pages), `*` for all of it, or nothing, to be told and change nothing; `signature` is HMAC-SHA-256 in hexadecimal, with the policy's key, over
 //! `<host>:<seconds>:<names>`. Such a field can switch off, never on. Without the signature anybody could have other bytes
 //! made, and cached by somebody, for any page.
 
@@ -52,7 +52,7 @@ pub fn read(headers: &HeaderMap, now: Now) -> Option<Order<'_>> {
         match name {
             "*" => order = Order { off: Filters::all(), rules_off: true, ..order },
             RULES => order.rules_off = true,
-            name => order.off = order.off.with(Filter::from_token(name)?),
+            name => order.off = order.off.with(Filter::from_token(name).filter(|filter| !filter.is_in_stream())?),
         }
     }
     Some(order)
@@ -76,6 +76,7 @@ mod tests {
             (format!("{soon}:rules:ab"), Some((off(&[]), true))),
             (format!("{soon}:*:ab"), Some((Filters::all(), true))),
             (format!("{soon}:etag-owned:ab"), None),
+            (format!("{soon}:lazy:ab"), None),
             (format!("{}::ab", soon - 10), None),
             (format!("{soon}:ab"), None),
             ("soon::ab".to_owned(), None),

@@ -13,11 +13,15 @@ pub enum Filter {
     Immutable,
     /// Early hints, learned from the pages that went before.
     HintsPreload,
+    /// Pictures that are far down a page are loaded when they come near the screen.
+    Lazy,
+    /// Scripts of listed hosts run when the page has been read.
+    ThirdPartyDefer,
 }
 
 impl Filter {
     /// All there are. The place of each is its bit in [`Filters`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Optimiser(Optimiser::JsWs),
         Self::Optimiser(Optimiser::CssWs),
         Self::Optimiser(Optimiser::JsonWs),
@@ -25,6 +29,8 @@ impl Filter {
         Self::EtagOwn,
         Self::Immutable,
         Self::HintsPreload,
+        Self::Lazy,
+        Self::ThirdPartyDefer,
     ];
 
     /// Its name in the configuration.
@@ -35,6 +41,8 @@ impl Filter {
             Self::EtagOwn => "etag-own",
             Self::Immutable => "immutable",
             Self::HintsPreload => "hints-preload",
+            Self::Lazy => "lazy",
+            Self::ThirdPartyDefer => "third-party-defer",
         }
     }
 
@@ -48,7 +56,14 @@ impl Filter {
     fn is_safe(self) -> bool {
         match self {
             Self::Optimiser(_) | Self::EtagOwn | Self::Immutable | Self::HintsPreload => true,
+            Self::Lazy | Self::ThirdPartyDefer => false,
         }
+    }
+
+    /// Works on pages in the stream, like the operator's rules, so that what is stored has been through it.
+    #[must_use]
+    pub fn is_in_stream(self) -> bool {
+        matches!(self, Self::Lazy | Self::ThirdPartyDefer)
     }
 
     fn bit(self) -> u32 {

@@ -5,7 +5,9 @@ use http::{HeaderMap, StatusCode};
 
 use super::encoding::{Readable, content_codings, forbids_transform, has_body, media_type};
 use super::filter::Filters;
+use super::hash::Fnv;
 use super::links::{LinkRule, Links};
+use super::page::PageFilters;
 
 /// `[rewrite.NAME]`, the mandatory part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct RewriteParams {
     pub elements: Vec<ElementRule>,
     /// `links` and `https`
     pub links: Links,
+    /// Those of `filters` that change pages.
+    pub pages: PageFilters,
     /// `on_error`
     pub on_error: OnError,
     /// `level`, `filters` and `forbid`
@@ -138,7 +142,7 @@ const ASCII_MARKUP_FAMILIES: [&str; 7] = ["shift_jis", "shift-jis", "sjis", "euc
 /// # Errors
 /// Why it is left as it is.
 pub fn applies<'a>(facts: &RewriteFacts<'a>, params: &RewriteParams) -> Result<RewritePlan<'a>, SkipReason> {
-    if params.elements.is_empty() && params.links.is_empty() {
+    if params.is_empty() {
         return Err(SkipReason::NoRules);
     }
     if !has_body(facts.status) {
@@ -182,8 +186,7 @@ pub fn needs_whole(facts: &RewriteFacts<'_>, params: &RewriteParams) -> bool {
         headers.remove(CONTENT_RANGE);
         applies(&RewriteFacts { status: StatusCode::OK, headers: &headers }, params).is_ok()
     };
-    let has_rules = !params.elements.is_empty() || !params.links.is_empty();
-    facts.status == StatusCode::PARTIAL_CONTENT && has_rules && (is_multipart || as_a_whole())
+    facts.status == StatusCode::PARTIAL_CONTENT && !params.is_empty() && (is_multipart || as_a_whole())
 }
 
 /// The value of the `charset` parameter of `Content-Type`, without quotes.
@@ -219,11 +222,17 @@ const SECURE: u64 = 103;
 const RULES_VERSION: u64 = 1;
 
 impl RewriteParams {
+    /// True when nothing is to be done to a body.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.elements.is_empty() && self.links.is_empty() && self.pages.is_empty()
+    }
+
     /// A number that changes with whatever changes the rewritten bytes, and is the same in every process and on every
     /// node: it is part of entity-tags and of what is stored. 0 only without rules.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        if self.elements.is_empty() && self.links.is_empty() {
+        if self.is_empty() {
             return 0;
         }
         let mut hash = Fnv::new();
@@ -251,6 +260,7 @@ impl RewriteParams {
                 }
             }
         }
+        self.pages.hash(&mut hash);
         hash.0.max(1)
     }
 }
@@ -275,31 +285,6 @@ impl ElementAction {
     }
 }
 
-/// FNV-1a, 64 bits. Written out because the standard hashers promise nothing across versions.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn number(&mut self, number: u64) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    /// With its length, so that moving a character from one text to the next shows.
-    fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.bytes(text.as_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderName;
@@ -308,6 +293,7 @@ mod tests {
     use super::*;
     use crate::policy::encoding::Coding;
     use crate::policy::links::Place;
+    use crate::policy::page::{DeferParams, LazyParams};
 
     fn rules(rules: &[(&str, &[ElementAction])]) -> RewriteParams {
         let rule = |(select, actions): &(&str, &[ElementAction])| ElementRule {
@@ -398,7 +384,7 @@ mod tests {
             RewriteParams { links, ..RewriteParams::default() }
         };
         let secure = Links::new(vec![LinkRule::Secure("a".into())]).expect("settled");
-        let mut more = [
+        let mut more = vec![
             links("http://a", "http://b"),
             links("https://a", "http://b"),
             links("http://a/b", "http://b"),
@@ -406,6 +392,12 @@ mod tests {
             all[1].clone(),
             all[1].clone(),
         ];
+        let lazy = |first, bytes| PageFilters { lazy: Some(LazyParams { first, bytes }), ..PageFilters::default() };
+        let defer = DeferParams { hosts: vec!["a".into()] };
+        for pages in [lazy(5, 9), lazy(6, 9), lazy(5, 8), PageFilters { defer: Some(defer), ..PageFilters::default() }]
+        {
+            more.push(RewriteParams { pages, ..RewriteParams::default() });
+        }
         more[4].elements[0].once = true;
         more[5].elements[0].unless = Some("b".into());
         for (index, one) in more.iter().enumerate() {

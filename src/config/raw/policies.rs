@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use super::{DAY, GIB, KIB, MIB, TIB};
 use crate::config::shape::{List, Map, Refused};
 use crate::config::table::{refuse_word, table, words};
-use crate::config::units::{Size, Span, written_as_text};
+use crate::config::units::{Int, Size, Span, written_as_text};
 use crate::policy::cache::tags::DEFAULT_FIELDS;
 use crate::policy::filter::Filter;
 
@@ -123,10 +123,14 @@ table! {
         https: List<String> = List::default(),
         /// Rules by CSS selector, applied to every HTML answer.
         element: List<RawElement> = List::default(),
+        /// What "lazy" goes by.
+        lazy: RawLazy,
+        /// What "third-party-defer" goes by.
+        third_party_defer as "third-party-defer": RawDefer,
         /// Lets who has a key look into it. Absent: nobody.
         debug: RawDebug,
     }
-    later { "dict", "third-party-defer" }
+    later { "dict" }
 }
 
 table! {
@@ -136,6 +140,24 @@ table! {
         from: String [required],
         /// Where they stand: an absolute URL, or / for the site's own root.
         to: String [required],
+    }
+}
+
+table! {
+    /// Pictures and frames are loaded when they come near the screen, but for the first ones.
+    RawLazy {
+        /// Pictures and frames that are left as they are, from the top of a page.
+        images: Int<0, 1000> = Int(5),
+        /// Bytes of a page within which they are left as they are.
+        bytes: Size<0, GIB> = Size(40 * KIB),
+    }
+}
+
+table! {
+    /// Scripts of these hosts run when the page has been read.
+    RawDefer {
+        /// Names, or *.NAME for all below one.
+        hosts: List<String, 1> [required],
     }
 }
 
@@ -160,14 +182,12 @@ words! {
 pub(in crate::config) struct RawFilter(pub(in crate::config) Filter);
 
 /// Filters of the contract that are not built.
-const LATER: [&str; 16] = [
-    "lazy",
+const LATER: [&str; 14] = [
     "lcp-priority",
     "img-dims",
     "html-min",
     "js-min",
     "css-min",
-    "third-party-defer",
     "csp-nonce",
     "sri-add",
     "speculate",

@@ -2,10 +2,11 @@
 
 use super::Validation;
 use crate::config::model::RewriteConfig;
-use crate::config::raw::{RawElement, RawLink, RawOnError, RawRewrite, RawRewriteLevel};
-use crate::config::shape::{Given, Setting};
-use crate::policy::filter::Filters;
-use crate::policy::links::{LinkRule, Links, Place};
+use crate::config::raw::{RawElement, RawLazy, RawLink, RawOnError, RawRewrite, RawRewriteLevel};
+use crate::config::shape::{Given, Place, Setting};
+use crate::policy::filter::{Filter, Filters};
+use crate::policy::links::{self, LinkRule, Links};
+use crate::policy::page::{DeferParams, LazyParams, PageFilters};
 use crate::policy::rewrite::{ElementAction, ElementRule, OnError, RewriteParams};
 
 /// An action and where it stands, by which actions are ordered.
@@ -26,11 +27,12 @@ impl Validation<'_> {
         };
         let debug_key = raw.debug.given().and_then(|debug| debug.key_file.given()).and_then(|file| self.token(file));
         let links = self.links(raw);
+        let pages = self.pages(raw, filters);
         let elements = raw.element.0.iter().map(|rule| self.element(rule)).collect();
         let elements_at = raw.element.0.iter().map(|rule| rule.place.at.clone()).collect();
         RewriteConfig {
             name: name.to_owned(),
-            params: RewriteParams { elements, links, on_error, filters, debug_key },
+            params: RewriteParams { elements, links, pages, on_error, filters, debug_key },
             elements_at,
         }
     }
@@ -62,6 +64,36 @@ impl Validation<'_> {
         }
     }
 
+    /// The filters that change pages. A table of a filter that is off is a fault: it would do nothing.
+    fn pages(&mut self, raw: &RawRewrite, filters: Filters) -> PageFilters {
+        let mut unused = |filter: Filter, place: Option<&Place>| {
+            if let Some(place) = place.filter(|_| !filters.contains(filter)) {
+                let help = format!("add \"{}\" to filters, or remove it", filter.token());
+                self.faults.push(place.fault("does nothing", help));
+            }
+        };
+        unused(Filter::Lazy, raw.lazy.given().map(|lazy| &lazy.place));
+        unused(Filter::ThirdPartyDefer, raw.third_party_defer.given().map(|defer| &defer.place));
+        let standard = RawLazy::default();
+        let lazy = raw.lazy.given().map_or(&standard, |lazy| &lazy.value);
+        let lazy = LazyParams { first: u64::try_from(lazy.images.0).unwrap_or_default(), bytes: lazy.bytes.0 };
+        let defer = filters.contains(Filter::ThirdPartyDefer).then(|| self.deferred(raw)).flatten();
+        PageFilters { lazy: filters.contains(Filter::Lazy).then_some(lazy), defer }
+    }
+
+    fn deferred(&mut self, raw: &RawRewrite) -> Option<DeferParams> {
+        let Some(defer) = raw.third_party_defer.given() else {
+            let named = raw.filters.0.iter().find(|filter| filter.value.0 == Filter::ThirdPartyDefer);
+            if let Some(named) = named {
+                let help = "add third-party-defer = { hosts = [\"tags.example\"] }";
+                self.faults.push(named.place.fault("third-party-defer does not know whose scripts are meant", help));
+            }
+            return None;
+        };
+        let hosts = defer.hosts.given()?.0.iter().filter_map(|host| self.host_pattern(host)).collect();
+        Some(DeferParams { hosts })
+    }
+
     fn links(&mut self, raw: &RawRewrite) -> Links {
         let moves: Vec<_> = raw.links.0.iter().filter_map(|rule| self.moved(rule)).collect();
         let secure: Vec<_> = raw.https.0.iter().filter_map(|host| self.secure(host)).collect();
@@ -78,23 +110,28 @@ impl Validation<'_> {
     }
 
     fn secure(&mut self, host: &Given<String>) -> Option<LinkRule> {
+        self.host_pattern(host).map(LinkRule::Secure)
+    }
+
+    /// A host's name, or `*.NAME`, lower case.
+    fn host_pattern(&mut self, host: &Given<String>) -> Option<String> {
         let name = host.strip_prefix("*.").unwrap_or(host);
         let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
         if !is_name {
             let what = format!("must be a host, got {:?}", host.value);
             self.faults.push(host.place.fault(what, "write its name, or *.NAME for all below one"));
         }
-        is_name.then(|| LinkRule::Secure(host.to_ascii_lowercase()))
+        is_name.then(|| host.to_ascii_lowercase())
     }
 
     fn moved(&mut self, raw: &Given<RawLink>) -> Option<LinkRule> {
         let (from, to) = (raw.from.given()?, raw.to.given()?);
-        let place = Place::parse(from);
+        let place = links::Place::parse(from);
         if place.is_none() {
             let help = "write it like \"http://old.example\", without a query";
             self.faults.push(from.place.fault(format!("must be an absolute URL, got {:?}", from.value), help));
         }
-        if to.value != "/" && Place::parse(to).is_none() {
+        if to.value != "/" && links::Place::parse(to).is_none() {
             let help = "write it like \"https://new.example\", without a query; \"/\" is the site's own root";
             self.faults.push(to.place.fault(format!("must be an absolute URL, got {:?}", to.value), help));
             return None;

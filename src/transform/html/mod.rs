@@ -20,6 +20,7 @@
 mod actions;
 mod links;
 mod looking;
+mod pages;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -35,6 +36,7 @@ use lol_html::{AsciiCompatibleEncoding, ElementContentHandlers, MemorySettings, 
 use super::style_links::StyleLinks;
 use super::{Fault, Filter};
 use crate::policy::links::Links;
+use crate::policy::page::PageFilters;
 use crate::policy::rewrite::{ElementAction, OnError, RewriteParams};
 use actions::{attribute_name, is_attribute_name};
 use looking::{Looking, Verdict};
@@ -59,6 +61,7 @@ pub struct RuleFault {
 pub struct RuleSet {
     rules: Arc<[Rule]>,
     links: Arc<Links>,
+    pages: Arc<PageFilters>,
     on_error: OnError,
 }
 
@@ -75,7 +78,7 @@ impl RuleSet {
     /// True without rules: then there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.links.is_empty()
+        self.rules.is_empty() && self.links.is_empty() && self.pages.is_empty()
     }
 
     /// Parses the selectors and checks the attribute names.
@@ -96,7 +99,8 @@ impl RuleSet {
             }
             rules.push(Rule { select, actions: rule.actions.as_slice().into(), once: rule.once, unless });
         }
-        Ok(Self { rules: rules.into(), links: Arc::new(params.links.clone()), on_error: params.on_error })
+        let (links, pages) = (Arc::new(params.links.clone()), Arc::new(params.pages.clone()));
+        Ok(Self { rules: rules.into(), links, pages, on_error: params.on_error })
     }
 
     /// The same for a style sheet, of which only the links are repaired.
@@ -134,6 +138,7 @@ impl RuleSet {
         if !self.links.is_empty() {
             settings = links::install(settings, &self.links);
         }
+        settings = pages::install(settings, &self.pages);
         let found: Vec<Rc<Cell<bool>>> = self.rules.iter().map(|_| Rc::default()).collect();
         for (rule, found) in self.rules.iter().zip(&found) {
             let Some(unless) = &rule.unless else { continue };
