@@ -155,6 +155,9 @@ fn write_stored(stored: &StoredNote, out: &mut String) -> fmt::Result {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         row("tags", &format!("{}{more}", stored.tags.join(" ")))?;
     }
+    if let Some(dictionary) = &stored.dictionary {
+        row("family", dictionary)?;
+    }
     for child in &stored.children {
         row("child", &format!("{} level {}, {} bytes", child.coding.unwrap_or("uncoded"), child.level, child.body))?;
     }

@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 
 use super::Status;
 use super::status::{
-    CacheAnswers, ConnectionsStatus, DiscoveryStatus, EndpointStatus, ListenerStatus, PoolStatus, PurgesStatus, Reload,
-    StoreStatus, WorkshopStatus,
+    CacheAnswers, ConnectionsStatus, DictionariesStatus, DiscoveryStatus, EndpointStatus, ListenerStatus, PoolStatus,
+    PurgesStatus, Reload, StoreStatus, WorkshopStatus,
 };
 use crate::observe::timestamp::rfc3339;
 
@@ -142,8 +142,10 @@ fn write_cache(cache: &CacheAnswers, out: &mut String) -> fmt::Result {
 }
 
 fn write_store(store: &StoreStatus, out: &mut String) -> fmt::Result {
-    let StoreStatus { bytes, size, entries, evictions, files, purged, policies } = store;
+    let StoreStatus { bytes, size, entries, evictions, files, dictionaries, purged, policies } = store;
     writeln!(out, "\nstore {bytes} of {size} bytes, {entries} entries, {files} in files, {evictions} evicted")?;
+    let DictionariesStatus { files, versions, bytes } = dictionaries;
+    writeln!(out, "dictionaries {versions} of {files} files, {bytes} bytes")?;
     let PurgesStatus { purges, removed, softened } = purged;
     writeln!(out, "purges {purges}, which removed {removed} and made {softened} stale")?;
     for policy in policies {
@@ -204,6 +206,7 @@ set to up by the operator, ejected 3 times, about 1500 us, last probe 503 at 202
 cache 6 of 8 requests and 900 of 1000 bytes without the farm: 75.0 % of requests, 90.0 % of bytes
 
 store 1000 of 2000 bytes, 10 entries, 2 in files, 1 evicted
+dictionaries 3 of 1 files, 300 bytes
 purges 3, which removed 20 and made 1 stale
   static           900 of 1500 bytes
   api              100 bytes

@@ -12,8 +12,8 @@ use super::ReloadRequest;
 use super::listeners::Bound;
 use super::reload::Ledger;
 use crate::admin::status::{
-    CertificateStatus, ConnectionsStatus, DiscoveryStatus, EndpointStatus, ListenerStatus, PoolStatus, ProbeStatus,
-    PurgesStatus, Status, StoreShare, StoreStatus, WorkerStatus,
+    CertificateStatus, ConnectionsStatus, DictionariesStatus, DiscoveryStatus, EndpointStatus, ListenerStatus,
+    PoolStatus, ProbeStatus, PurgesStatus, Status, StoreShare, StoreStatus, WorkerStatus,
 };
 use crate::admin::{Explained, Fault, States, View};
 use crate::clock::Clock;
@@ -190,6 +190,11 @@ impl Overview {
             entries: stats.entries,
             evictions: stats.evictions,
             files: stats.files as u64,
+            dictionaries: DictionariesStatus {
+                files: stats.dictionaries.families as u64,
+                versions: stats.dictionaries.versions as u64,
+                bytes: stats.dictionaries.bytes,
+            },
             purged: PurgesStatus {
                 purges: stats.purges.purges,
                 removed: stats.purges.removed,

@@ -119,6 +119,9 @@ pub struct StoredNote {
     pub refreshing: bool,
     /// The last try to fetch it anew failed.
     pub failing: bool,
+    /// The family of files it is a version of, and how many versions are kept to code it against, or why it has none; on
+    /// routes with dictionaries.
+    pub dictionary: Option<String>,
     /// What was made from it.
     pub children: Vec<ChildNote>,
 }

@@ -53,6 +53,7 @@ pub enum Field {
     Duration,
     Cache,
     CacheDetail,
+    Dictionary,
     Route,
     Pool,
     Endpoint,
@@ -72,7 +73,7 @@ pub enum Field {
 }
 
 /// Every named field, in the order JSON prints them.
-pub const FIELDS: [(&str, Field); 27] = [
+pub const FIELDS: [(&str, Field); 28] = [
     ("time", Field::Time),
     ("client", Field::Client),
     ("listener", Field::Listener),
@@ -88,6 +89,7 @@ pub const FIELDS: [(&str, Field); 27] = [
     ("duration_ms", Field::Duration),
     ("cache", Field::Cache),
     ("cache_detail", Field::CacheDetail),
+    ("dictionary", Field::Dictionary),
     ("route", Field::Route),
     ("pool", Field::Pool),
     ("endpoint", Field::Endpoint),
@@ -215,6 +217,7 @@ fn value<'a>(record: &'a AccessRecord, field: &Field) -> Value<'a> {
         Field::Duration => Value::Millis(record.duration),
         Field::Cache => Value::token(record.cache),
         Field::CacheDetail => Value::token(record.cache_detail),
+        Field::Dictionary => Value::token(record.dictionary),
         Field::Route => Value::name(record.route.as_deref()),
         Field::Pool => Value::name(record.pool.as_deref()),
         Field::Endpoint => Value::name(record.endpoint.as_deref()),
@@ -400,6 +403,7 @@ mod tests {
             duration: Duration::from_micros(12_345),
             cache: Some("miss"),
             cache_detail: Some("uri_miss"),
+            dictionary: Some("unknown"),
             route: Some("static".into()),
             pool: Some("web".into()),
             endpoint: Some("10.0.0.2:80".into()),
@@ -447,7 +451,7 @@ mod tests {
             r#"{"time":"2026-11-23T06:40:15.123Z","client":"192.0.2.7","listener":"https","method":"GET","#,
             r#""scheme":"https","host":"shop.example","path":"/a","query":"b=c?d","protocol":"HTTP/2.0","#,
             r#""status":502,"bytes":1234,"complete":false,"duration_ms":12.345,"cache":"miss","#,
-            r#""cache_detail":"uri_miss","route":"static","pool":"web","endpoint":"10.0.0.2:80","attempts":["#,
+            r#""cache_detail":"uri_miss","dictionary":"unknown","route":"static","pool":"web","endpoint":"10.0.0.2:80","attempts":["#,
             r#"{"endpoint":"10.0.0.1:80","error":"connect_refused","duration_ms":0.300},"#,
             r#"{"endpoint":"10.0.0.2:80","duration_ms":9.000}],"connect_ms":0.250,"tls_ms":2.000,"#,
             r#""first_byte_ms":7.000,"reason":"response_truncated","request_id":"01J","#,

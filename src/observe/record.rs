@@ -52,6 +52,8 @@ pub struct AccessRecord {
     pub cache: Option<&'static str>,
     /// Why it did that: a stable token.
     pub cache_detail: Option<&'static str>,
+    /// What came of the dictionary the client offered: the coding it got, or why none; `None` where it offered none.
+    pub dictionary: Option<&'static str>,
     /// Name of the route; `None` when none matched.
     pub route: Option<Arc<str>>,
     /// Name of the pool; `None` for local answers and hits.
@@ -116,6 +118,7 @@ impl AccessRecord {
             duration: Duration::ZERO,
             cache: None,
             cache_detail: None,
+            dictionary: None,
             route: None,
             pool: None,
             endpoint: None,

@@ -283,10 +283,23 @@ pub struct StoreStatus {
     pub evictions: u64,
     /// Bodies that stand in files of memory, each with a descriptor.
     pub files: u64,
+    /// Earlier versions of files that later ones are coded against.
+    pub dictionaries: DictionariesStatus,
     /// What was purged.
     pub purged: PurgesStatus,
     /// One per `[cache.NAME]`.
     pub policies: Vec<StoreShare>,
+}
+
+/// What is kept to code against.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct DictionariesStatus {
+    /// Files that have versions.
+    pub files: u64,
+    /// Versions of them.
+    pub versions: u64,
+    /// Bytes they take; `bytes` of the store has them.
+    pub bytes: u64,
 }
 
 /// What one cache policy keeps.
@@ -432,6 +445,7 @@ pub(crate) mod tests {
                 entries: 10,
                 evictions: 1,
                 files: 2,
+                dictionaries: DictionariesStatus { files: 1, versions: 3, bytes: 300 },
                 purged: PurgesStatus { purges: 3, removed: 20, softened: 1 },
                 policies: vec![
                     StoreShare { name: "static".into(), bytes: 900, max_bytes: Some(1500) },

@@ -50,6 +50,8 @@ pub(super) struct Exchange {
     pub(super) page: Option<Rc<Page>>,
     /// `debug`: somebody with the key looks into this exchange.
     pub(super) debug: Option<Box<Debug>>,
+    /// `encode`: what came of the dictionary the client has; `None` where it has none.
+    pub(super) dictionary: Option<&'static str>,
     /// `lookup`: the key's text, where the policy shows it.
     pub(super) cache_key: Option<Box<str>>,
 }
@@ -138,6 +140,7 @@ impl Exchange {
             cache: None,
             page: None,
             debug: None,
+            dictionary: None,
             cache_key: None,
             worker,
             peer,

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use super::context::Exchange;
 use crate::body::Response;
 use crate::policy::debug::{self, RULES, STATUS};
+use crate::policy::dictionary::{DeltaCoding, NoFamily};
 use crate::policy::filter::{Filter, Filters};
 use crate::policy::immutable;
 use crate::policy::optimise::{self, OptimiseFacts, Optimiser};
@@ -114,6 +115,15 @@ impl Debug {
             Filter::HintsPreload => {
                 let reason = if exchange.page.is_some() { "not_learned" } else { "not_of_use" };
                 Some(done(exchange.page.as_ref().is_some_and(|page| page.was_told()), reason))
+            }
+            Filter::Dict => {
+                let Some(base) = &self.base else { return Some(skipped("not_stored")) };
+                let family = base.offer(exchange.worker.shared.store.seeds());
+                if matches!(family, Err(NoFamily::Type)) {
+                    return None;
+                }
+                let reason = family.map_or_else(NoFamily::token, |_| exchange.dictionary.unwrap_or("not_offered"));
+                Some(done(DeltaCoding::from_token(reason).is_some(), reason))
             }
         }
     }

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::context::Exchange;
 use super::debug;
+use super::dictionary::{Member, Ready};
 use super::fill::{self, Alone};
 use super::range;
 use super::rewrite;
@@ -20,6 +21,7 @@ use crate::body::{Body, Filtered, Response, SpoolReader};
 use crate::error::{ProxyError, Stage};
 use crate::policy::cache::range::offer as offer_ranges;
 use crate::policy::cache::validation::{self, ConditionFacts};
+use crate::policy::dictionary::{self, Delta};
 use crate::policy::encoding::{self, Breach, Coding, CompressParams, EncodeFacts};
 use crate::policy::filter::{Filter, Filters};
 use crate::policy::immutable;
@@ -71,12 +73,15 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Route, selected: Select
                 exchange.worker.shared.workshop.study(&base);
             }
             let (recipe, filters) = (route.recipe, route.filters);
-            let kept = Kept { head: base.head(), life: base.life(), length, limit, alone, recipe, filters };
+            let member = Member::of(&exchange.worker, route, &base);
+            let kept = Kept { head: base.head(), life: base.life(), length, limit, alone, recipe, filters, member };
             kept.answer(exchange, compress, Body::Stored(base.body().clone())).await
         }
         Selected::Filling(filling, reader) => {
             let (recipe, filters) = (Recipe::default(), route.filters);
-            let kept = Kept { head: filling.head(), life: filling.life(), length: None, limit, alone, recipe, filters };
+            let member = Member::of_filling(&exchange.worker, route, &filling);
+            let (head, life) = (filling.head(), filling.life());
+            let kept = Kept { head, life, length: None, limit, alone, recipe, filters, member };
             kept.answer(exchange, compress, Body::Spool(reader)).await
         }
     }
@@ -99,6 +104,8 @@ struct Plan {
     rules: u64,
     /// Bytes of padding.
     padding: u8,
+    /// Coded against a dictionary, in place of `encode`.
+    delta: Option<Delta>,
 }
 
 impl Plan {
@@ -126,12 +133,17 @@ impl Plan {
 
     /// What can be done while a client waits.
     fn new(decode: Option<Coding>, encode: Option<Coding>, coding: Option<Coding>, varies: bool) -> Self {
-        Self { decode, encode, varies, coding, level: encode.map_or(0, fast_level), rules: 0, padding: 0 }
+        Self { decode, encode, varies, coding, level: encode.map_or(0, fast_level), rules: 0, padding: 0, delta: None }
     }
 
     /// The same with the child that was made for its coding.
     fn better(self, level: u8, rules: u64) -> Self {
         Self { decode: None, encode: self.coding, level, rules, ..self }
+    }
+
+    /// The same with a delta.
+    fn by_delta(self, ready: &Ready) -> Self {
+        Self { decode: None, encode: None, level: ready.level, rules: ready.rules, delta: Some(ready.delta), ..self }
     }
 
     /// The same for a response that is not stored.
@@ -159,16 +171,16 @@ impl Plan {
     }
 
     fn changes(self) -> bool {
-        self.decode.is_some() || self.encode.is_some() || self.rules != 0
+        self.decode.is_some() || self.encode.is_some() || self.rules != 0 || self.delta.is_some()
     }
 
     /// How the changed bytes are named. The rules are in the stored tag already.
     fn derivation(self) -> Derivation {
-        Derivation { coding: self.encode, level: self.level, rules: self.rules }
+        Derivation { coding: self.encode, level: self.level, rules: self.rules, delta: self.delta }
     }
 
     fn kind(self) -> ChildKind {
-        ChildKind { coding: self.encode, level: self.level, rules: self.rules }
+        ChildKind { coding: self.encode, level: self.level, rules: self.rules, delta: self.delta }
     }
 
     /// Puts a body through what is planned.
@@ -243,6 +255,8 @@ struct Kept<'a> {
     recipe: Recipe,
     /// What it wants said of it.
     filters: Filters,
+    /// What it is a version of, where the route has dictionaries.
+    member: Option<Member<'a>>,
 }
 
 impl Kept<'_> {
@@ -256,7 +270,7 @@ impl Kept<'_> {
         let length = self.length.or_else(|| announced(headers));
         let facts = EncodeFacts { status: *status, headers, length };
         let mut plan = Plan::of(&exchange.head.headers, &facts, compress);
-        let better = self.better(exchange, plan);
+        let mut better = self.better(exchange, plan);
         if let Some(child) = &better {
             plan = child.0;
         }
@@ -267,6 +281,15 @@ impl Kept<'_> {
             validation::strip_for_not_modified(&mut response.headers);
             response.status = StatusCode::NOT_MODIFIED;
             return Ok(response);
+        }
+        // Not before it is clear that the client needs the body.
+        if let Some((delta, child)) = self.delta(exchange, plan).await {
+            plan = delta;
+            response = self.whole(exchange, plan);
+            better = Some((plan, child));
+        }
+        if let Some(member) = self.member.as_ref().filter(|_| self.length.is_some()) {
+            member.keep(&exchange.worker, self.life, plan.rules);
         }
         if let Some((_, child)) = better {
             response.content_length = Some(child.body().remaining());
@@ -291,6 +314,15 @@ impl Kept<'_> {
             Some(None) => Box::pin(self.make_or_follow(&exchange.worker, plan, source)).await,
         };
         Ok(response)
+    }
+
+    /// The delta for a client that has a dictionary. Boxed: most have none.
+    async fn delta(&self, exchange: &mut Exchange, plan: Plan) -> Option<(Plan, Arc<Child>)> {
+        let (member, length) = (self.member.as_ref()?, self.length?);
+        dictionary::offered(&exchange.head.headers)?;
+        let may_be_altered = |rules| !self.life.is_pinned() && self.may_be_altered(rules);
+        let ready = Box::pin(member.delta(exchange, (self.life, self.head, length), may_be_altered)).await?;
+        Some((plan.by_delta(&ready), ready.child))
     }
 
     /// The child that the workshop made for the coding of `plan`, with the plan for it. Where there is none yet and the
@@ -341,10 +373,18 @@ impl Kept<'_> {
         response.headers = headers.clone();
         self.say_more(&mut response.headers);
         plan.mend(&mut response.headers);
+        if let Some(member) = &self.member {
+            member.announce(&mut response.headers);
+        }
         if self.is_from_cache(exchange) {
             response.headers.insert(AGE, HeaderValue::from(terms.freshness.age(exchange.worker.now()).as_secs()));
         }
-        if self.length.is_some() && *status == StatusCode::OK && plan.encode.is_none() && plan.rules == 0 {
+        if self.length.is_some()
+            && *status == StatusCode::OK
+            && plan.encode.is_none()
+            && plan.rules == 0
+            && plan.delta.is_none()
+        {
             // Whatever the origin can do: this is cut here.
             offer_ranges(&mut response.headers);
         }

@@ -99,7 +99,7 @@ pub fn explain(mut supposed: Supposed<'_>, route: &Route, store: &Store, now: No
         refusal: refusal
             .map(|refusal| RefusalNote { reason: refusal.reason, alone_for: refusal.until.since(now).as_secs() }),
         would_store: selected.map(|base| would_store(base, &asked, params)),
-        stored: shelf.bases.iter().map(|base| note(base, selected, rules, store, now)).collect(),
+        stored: shelf.bases.iter().map(|base| note(base, selected, route, store, now)).collect(),
         ..told
     })
 }
@@ -131,8 +131,13 @@ fn is_secret(name: &HeaderName) -> bool {
     [COOKIE, AUTHORIZATION, PROXY_AUTHORIZATION].contains(name)
 }
 
-fn note(base: &Arc<Base>, selected: Option<&Arc<Base>>, rules: u64, store: &Store, now: Now) -> StoredNote {
+fn note(base: &Arc<Base>, selected: Option<&Arc<Base>>, route: &Route, store: &Store, now: Now) -> StoredNote {
     let (head, terms) = (base.head(), base.terms());
+    let rules = rewrite::fingerprint(route);
+    let dictionary = route.dictionaries.as_ref().map(|policy| match base.offer(store.seeds()) {
+        Ok(offer) => format!("{}; {} kept", shown(offer.value.as_bytes()), policy.shelf.kept(offer)),
+        Err(reason) => reason.token().to_owned(),
+    });
     let seconds = |duration: std::time::Duration| duration.as_secs();
     let field = |name: HeaderName| head.headers.get(name).map(|value| shown(value.as_bytes()));
     let state = match reuse::decide(&terms, &RequestDirectives::default(), now) {
@@ -144,7 +149,7 @@ fn note(base: &Arc<Base>, selected: Option<&Arc<Base>>, rules: u64, store: &Stor
         value: value.map(|value| if is_secret(name) { format!("({} bytes)", value.len()) } else { shown(value) }),
     });
     let children = store.children(base.life()).into_iter().map(|(kind, child)| ChildNote {
-        coding: kind.coding.map(|coding| coding.token()),
+        coding: kind.token(),
         level: kind.level,
         body: child.body().remaining(),
     });
@@ -173,6 +178,7 @@ fn note(base: &Arc<Base>, selected: Option<&Arc<Base>>, rules: u64, store: &Stor
         in_file: base.body().is_in_file(),
         hits: base.life().hits(),
         refreshing: base.life().is_refreshing(),
+        dictionary,
         failing: base.life().setback().is_some_and(|setback| setback.counts(now)),
         children: children.collect(),
     }

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::context::{Exchange, Trace};
+use super::dictionary::Member;
 use super::fill::{self, Alone};
 use super::forward::{self, Order, Reply};
 use super::hints::{self, Page};
@@ -27,6 +28,7 @@ use crate::policy::cache::storing::{self, NotStored, Storable};
 use crate::policy::cache::validation::{HeadVerdict, StoredWhole};
 use crate::policy::cache::vary::Selecting;
 use crate::policy::cache::{CacheParams, RequestFacts, ResponseFacts, validation};
+use crate::policy::dictionary::{AVAILABLE_DICTIONARY, DICTIONARY_ID, USE_AS_DICTIONARY};
 use crate::snapshot::{CachePolicy, Route};
 use crate::store::{Base, FetchLead, Fetched, Filling, Head, NotKept, RefreshTurn, Store};
 
@@ -342,6 +344,10 @@ async fn ask(
     trace: &mut Trace,
 ) -> Result<Answer, ProxyError> {
     order.request.headers.insert(ACCEPT_ENCODING, accept_encoding(route));
+    // What is stored is for clients that have other dictionaries, or none.
+    for name in [AVAILABLE_DICTIONARY, DICTIONARY_ID] {
+        order.request.headers.remove(name);
+    }
     validation::clear(&mut order.request.headers);
     let Some(base) = validating else { return forward::send(worker, order, trace).await.map(Answer::New) };
     let unconditional = order.repeat();
@@ -398,7 +404,9 @@ impl Judge<'_> {
         storing::decide(&request, &response, &self.policy.params)
     }
 
-    fn head(&self, status: StatusCode, headers: HeaderMap, storable: &Storable) -> Head {
+    fn head(&self, status: StatusCode, mut headers: HeaderMap, storable: &Storable) -> Head {
+        // Nobody would get what the origin offers: it is asked for without a dictionary.
+        headers.remove(USE_AS_DICTIONARY);
         let selecting = Selecting::new(&storable.vary, self.request);
         let (terms, tags) = (storable.terms, storable.tags.clone());
         Head { status, headers, terms, selecting, tags, rules: rewrite::fingerprint(self.route) }
@@ -489,6 +497,8 @@ impl Judge<'_> {
                     // It is searched as it passes.
                     filling.life().begin_search();
                 }
+                let (life, member) =
+                    (Arc::clone(filling.life()), Member::of_filling(self.worker, self.route, &filling));
                 // Taken before a byte is written: once the body outgrows its bound, the beginning goes.
                 let reader = filling.reader().ok_or_else(|| ProxyError::new(FILL_WITHOUT_READER, Stage::Fill));
                 tell(report, reader.map(|reader| Landed::Filling(filling, reader)), trace, None, Ok(()));
@@ -501,8 +511,11 @@ impl Judge<'_> {
                     }
                 };
                 let kept = fill::pump(fill, body, self.alone, faultless, refused).await;
-                if let Err(reason) = kept {
-                    self.worker.metrics.not_kept("response", reason.token());
+                match (kept, member) {
+                    (Err(reason), _) => self.worker.metrics.not_kept("response", reason.token()),
+                    // Who fetched it may come back with it on the day of the next release.
+                    (Ok(()), Some(member)) => member.keep(self.worker, &life, 0),
+                    (Ok(()), None) => {}
                 }
                 if let (Some(standby), Err(reason)) = (standby, kept) {
                     let trouble = (reason == NotKept::CutShort).then_some(Trouble::CutOff);

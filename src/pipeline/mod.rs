@@ -9,6 +9,7 @@
 
 mod context;
 mod debug;
+mod dictionary;
 mod encode;
 mod explain;
 mod fetch;

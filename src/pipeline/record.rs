@@ -30,7 +30,7 @@ impl Record {
         fields: &HeaderMap,
         error: Option<ProxyError>,
     ) -> Self {
-        let Exchange { worker, peer, now, head, route, request_id, trace, cache, .. } = *exchange;
+        let Exchange { worker, peer, now, head, route, request_id, trace, cache, dictionary, .. } = *exchange;
         let mut access = begin(&peer, now);
         access.scheme = if peer.tls.is_some() { "https" } else { "http" };
         access.host = Bytes::from(String::from(head.authority.into_text()));
@@ -42,6 +42,7 @@ impl Record {
         let cache_why = cache.as_ref().map(CacheStatus::why);
         access.cache = cache.as_ref().map(CacheStatus::result);
         access.cache_detail = cache.as_ref().and_then(|cache| cache.detail);
+        access.dictionary = dictionary;
         access.route = route.map(|route| Arc::clone(&route.name));
         access.endpoint = trace.attempts.last().map(|attempt| Arc::clone(&attempt.endpoint));
         access.pool = trace.pool;

@@ -77,7 +77,7 @@ fn apply(worker: &Worker, rewrite: &Rewrite, method: &Method, response: &mut Res
         };
     }
     response.content_length = None;
-    let derivation = Derivation { coding: None, level: 0, rules: rewrite.fingerprint };
+    let derivation = Derivation { coding: None, level: 0, rules: rewrite.fingerprint, delta: None };
     mend::rewritten(&mut response.headers, derivation, rewrite.since);
     Some(failure)
 }

@@ -16,7 +16,11 @@
 //! - A body is *studied* on its first hit and whenever its head has arrived anew, where a filter asks what only the body
 //!   tells; see [`study`].
 //!
+//! A second thread, of ordinary priority, makes what a client waits a moment for: see [`deltas`].
+//!
 //! Keys of children are (base, coding, level, rules), where rules name the optimisers; see [`optimise`].
+
+pub(super) mod deltas;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -53,6 +57,8 @@ const RECORDS_MAX: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Workshop {
     orders: SyncSender<Order>,
+    /// For what somebody waits for.
+    prompt: SyncSender<Order>,
     books: Arc<Books>,
 }
 
@@ -64,6 +70,8 @@ enum Order {
     Search(Weak<Life>),
     /// Find out what only the body tells.
     Study(Weak<Life>),
+    /// Keep a dictionary, or code against one.
+    Deltas(deltas::Job),
 }
 
 /// What the thread and those who ask share.
@@ -87,9 +95,10 @@ impl Workshop {
     /// Opens the workshop for the children of `store`.
     ///
     /// # Errors
-    /// When the system has no thread for it.
+    /// When the system has no threads for it.
     pub fn open(store: Store, clock: Clock) -> io::Result<Self> {
         let (orders, queue) = sync_channel(ORDERS_MAX);
+        let (prompt, prompt_queue) = sync_channel(ORDERS_MAX);
         let books = Arc::new(Books {
             store,
             clock,
@@ -102,13 +111,21 @@ impl Workshop {
             records: Mutex::default(),
         });
         let theirs = Arc::clone(&books);
-        std::thread::Builder::new().name("workshop".into()).spawn(move || theirs.run(&queue))?;
-        Ok(Self { orders, books })
+        std::thread::Builder::new().name("workshop".into()).spawn(move || {
+            if let Err(error) = rustix::process::nice(NICE) {
+                tracing::debug!(%error, "the workshop runs at ordinary priority");
+            }
+            theirs.run(&queue);
+        })?;
+        let theirs = Arc::clone(&books);
+        std::thread::Builder::new().name("deltas".into()).spawn(move || theirs.run(&prompt_queue))?;
+        Ok(Self { orders, prompt, books })
     }
 
     /// Asks for a better child of the response with this life. Never waits.
     pub(super) fn ask(&self, life: &Arc<Life>, coding: Option<Coding>, recipe: Recipe) {
-        if life.claim(coding, recipe) && !self.order(Order::Make { life: Arc::downgrade(life), coding, recipe }) {
+        let order = || Order::Make { life: Arc::downgrade(life), coding, recipe };
+        if life.claim(coding, recipe) && !self.order(&self.orders, order()) {
             life.settle(coding, recipe, Made::Unasked);
         }
     }
@@ -117,21 +134,23 @@ impl Workshop {
     pub(super) fn search(&self, life: &Arc<Life>) {
         if life.begin_search() {
             // Where the queue is full, it is searched when it is fetched again.
-            self.order(Order::Search(Arc::downgrade(life)));
+            self.order(&self.orders, Order::Search(Arc::downgrade(life)));
         }
     }
 
     /// Has a stored response studied, once for each time its head arrived.
     pub(super) fn study(&self, base: &Base) {
         let life = base.life();
-        if life.begin_study(base.head().terms.freshness.received) && !self.order(Order::Study(Arc::downgrade(life))) {
+        if life.begin_study(base.head().terms.freshness.received)
+            && !self.order(&self.orders, Order::Study(Arc::downgrade(life)))
+        {
             life.abandon_study();
         }
     }
 
-    fn order(&self, order: Order) -> bool {
+    fn order(&self, orders: &SyncSender<Order>, order: Order) -> bool {
         self.books.queued.fetch_add(1, Ordering::Relaxed);
-        let taken = self.orders.try_send(order).is_ok();
+        let taken = orders.try_send(order).is_ok();
         if !taken {
             self.books.queued.fetch_sub(1, Ordering::Relaxed);
             self.books.count("queue", "full");
@@ -177,9 +196,6 @@ impl Workshop {
 
 impl Books {
     fn run(&self, queue: &Receiver<Order>) {
-        if let Err(error) = rustix::process::nice(NICE) {
-            tracing::debug!(%error, "the workshop runs at ordinary priority");
-        }
         while let Ok(order) = queue.recv() {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             match order {
@@ -201,6 +217,7 @@ impl Books {
                     let search = || base.and_then(|base| decoded(&base)).map(|plain| self.integrity.search(&plain));
                     let _panicked = self.guarded(search);
                 }
+                Order::Deltas(job) => self.deltas(job),
             }
         }
     }
@@ -246,7 +263,7 @@ impl Books {
                 return None;
             }
         };
-        let kind = ChildKind { coding: None, level: 0, rules: optimiser.fingerprint() };
+        let kind = ChildKind { coding: None, level: 0, rules: optimiser.fingerprint(), delta: None };
         if let Some(child) = self.store.child(base.life(), kind) {
             return child.body().chunks().first().map(|body| (optimiser, body.clone()));
         }
@@ -296,7 +313,7 @@ impl Books {
     fn encode(&self, base: &Base, body: &[u8], (coding, strong): (Coding, bool), rules: u64) -> Made {
         let level = if strong { strong_level(coding) } else { fast_level(coding) };
         let Some(coded) = encode(coding, level, body) else { return Made::Nothing };
-        let fast = ChildKind { coding: Some(coding), level: fast_level(coding), rules: 0 };
+        let fast = ChildKind { coding: Some(coding), level: fast_level(coding), rules: 0, delta: None };
         let own = || (mend::only_coding(&base.head().headers) == Some(coding)).then(|| base.body().remaining());
         let now = self.store.child(base.life(), fast).map(|child| child.body().remaining()).or_else(own);
         let small = coded.len() as u64;
@@ -305,7 +322,7 @@ impl Books {
             self.count(coding.token(), "no_gain");
             return Made::Nothing;
         }
-        match self.store.adopt(base.life(), ChildKind { coding: Some(coding), level, rules }, coded) {
+        match self.store.adopt(base.life(), ChildKind { coding: Some(coding), level, rules, delta: None }, coded) {
             Ok(_child) => {
                 self.count(coding.token(), "made");
                 self.saved.fetch_add(now.map_or(0, |now| now - small), Ordering::Relaxed);

@@ -5,6 +5,8 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
+use super::dictionary::DeltaCoding;
+
 /// A content coding we can make and read (RFC 9110 §8.4.1, RFC 8878, RFC 7932).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the registered names")]
@@ -143,12 +145,7 @@ pub fn negotiate(headers: &HeaderMap, offered: &[Coding]) -> Result<Coding, Iden
     if !headers.contains_key(ACCEPT_ENCODING) {
         return Err(Identity::NotAsked);
     }
-    let mut weights = Weights::default();
-    for line in headers.get_all(ACCEPT_ENCODING) {
-        for member in line.as_bytes().split(|&byte| byte == b',') {
-            weights.note(member.trim_ascii()).ok_or(Identity::Malformed)?;
-        }
-    }
+    let weights = Weights::read(headers).ok_or(Identity::Malformed)?;
     let mut best: Option<(Coding, u16)> = None;
     for &coding in offered {
         let weight = weights.of(coding);
@@ -166,15 +163,43 @@ pub fn negotiate(headers: &HeaderMap, offered: &[Coding]) -> Result<Coding, Iden
 
 /// What an `Accept-Encoding` field says, in thousandths; the highest weight of a repeated member counts.
 #[derive(Debug, Default)]
-struct Weights {
+pub(super) struct Weights {
     zstd: Option<u16>,
     br: Option<u16>,
     gzip: Option<u16>,
+    dcz: Option<u16>,
+    dcb: Option<u16>,
     identity: Option<u16>,
     any: Option<u16>,
 }
 
 impl Weights {
+    /// What all lines of the field say; `None` = malformed.
+    pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
+        let mut weights = Self::default();
+        for line in headers.get_all(ACCEPT_ENCODING) {
+            for member in line.as_bytes().split(|&byte| byte == b',') {
+                weights.note(member.trim_ascii())?;
+            }
+        }
+        Some(weights)
+    }
+
+    /// Of a coding with a dictionary, for which `*` does not stand.
+    pub(super) fn of_delta(&self, coding: DeltaCoding) -> u16 {
+        let named = match coding {
+            DeltaCoding::Dcz => self.dcz,
+            DeltaCoding::Dcb => self.dcb,
+        };
+        named.unwrap_or(0)
+    }
+
+    /// Of whatever needs no dictionary, no coding included where it is named.
+    pub(super) fn highest_ordinary(&self) -> u16 {
+        let codings = Coding::ALL.into_iter().map(|coding| self.of(coding)).max();
+        codings.max(self.identity).unwrap_or(0)
+    }
+
     /// Takes one member of the list; `None` = malformed.
     fn note(&mut self, member: &[u8]) -> Option<()> {
         if member.is_empty() {
@@ -192,6 +217,8 @@ impl Weights {
             Some(Coding::Br) => &mut self.br,
             Some(Coding::Gzip) => &mut self.gzip,
             None if name == b"*" => &mut self.any,
+            None if name.eq_ignore_ascii_case(b"dcz") => &mut self.dcz,
+            None if name.eq_ignore_ascii_case(b"dcb") => &mut self.dcb,
             None if name.eq_ignore_ascii_case(b"identity") => &mut self.identity,
             None => return Some(()),
         };

@@ -17,11 +17,13 @@ pub enum Filter {
     Lazy,
     /// Scripts of listed hosts run when the page has been read.
     ThirdPartyDefer,
+    /// Compression dictionaries.
+    Dict,
 }
 
 impl Filter {
     /// All there are. The place of each is its bit in [`Filters`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Optimiser(Optimiser::JsWs),
         Self::Optimiser(Optimiser::CssWs),
         Self::Optimiser(Optimiser::JsonWs),
@@ -31,6 +33,7 @@ impl Filter {
         Self::HintsPreload,
         Self::Lazy,
         Self::ThirdPartyDefer,
+        Self::Dict,
     ];
 
     /// Its name in the configuration.
@@ -43,6 +46,7 @@ impl Filter {
             Self::HintsPreload => "hints-preload",
             Self::Lazy => "lazy",
             Self::ThirdPartyDefer => "third-party-defer",
+            Self::Dict => "dict",
         }
     }
 
@@ -55,7 +59,7 @@ impl Filter {
     /// Part of `level = "safe"`: what it does is proven to change no meaning.
     fn is_safe(self) -> bool {
         match self {
-            Self::Optimiser(_) | Self::EtagOwn | Self::Immutable | Self::HintsPreload => true,
+            Self::Optimiser(_) | Self::EtagOwn | Self::Immutable | Self::HintsPreload | Self::Dict => true,
             Self::Lazy | Self::ThirdPartyDefer => false,
         }
     }

@@ -38,9 +38,9 @@ pub fn rewritten(headers: &mut HeaderMap, derivation: Derivation, since: SystemT
 /// Mends `headers` of a body that was given the content coding of `derivation`, or relieved of its own.
 pub fn recoded(headers: &mut HeaderMap, derivation: Derivation) {
     changed(headers, derivation);
-    match derivation.coding {
+    match derivation.token() {
         Some(coding) => {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.token()));
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
         None => {
             headers.remove(CONTENT_ENCODING);
@@ -119,7 +119,7 @@ mod tests {
             ("content-type", "text/html"),
         ]);
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
-        rewritten(&mut fields, Derivation { coding: None, level: 0, rules: 7 }, since);
+        rewritten(&mut fields, Derivation { coding: None, level: 0, rules: 7, delta: None }, since);
         assert_ne!(fields[ETAG], "\"v1\"");
         assert_eq!(fields[LAST_MODIFIED], "Thu, 01 Jan 1970 00:01:00 GMT");
         let kept: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_malformed_tag_is_dropped_and_vary_is_said_once() {
         let mut fields = headers(&[("etag", "v1"), ("vary", "Origin, accept-encoding")]);
-        recoded(&mut fields, Derivation { coding: Some(Coding::Gzip), level: 5, rules: 0 });
+        recoded(&mut fields, Derivation { coding: Some(Coding::Gzip), level: 5, rules: 0, delta: None });
         varies_by_coding(&mut fields);
         assert!(!fields.contains_key(ETAG));
         assert_eq!(fields[CONTENT_ENCODING], "gzip");

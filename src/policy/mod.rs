@@ -8,8 +8,10 @@
 pub mod adaptive;
 pub mod admission;
 pub mod balance;
+pub mod base64;
 pub mod cache;
 pub mod debug;
+pub mod dictionary;
 pub mod discovery;
 pub mod encoding;
 pub mod fields;

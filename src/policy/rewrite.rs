@@ -3,6 +3,7 @@
 use http::header::{CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
+use super::dictionary::DictionaryParams;
 use super::encoding::{Readable, content_codings, forbids_transform, has_body, media_type};
 use super::filter::Filters;
 use super::hash::Fnv;
@@ -24,6 +25,8 @@ pub struct RewriteParams {
     pub filters: Filters,
     /// `debug.key_file`: the key that orders to switch filters off are signed with.
     pub debug_key: Option<String>,
+    /// `dict`
+    pub dictionaries: DictionaryParams,
 }
 
 /// One `[[rewrite.NAME.element]]`.

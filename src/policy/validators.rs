@@ -4,11 +4,14 @@
 //! the same on every node and without any state:
 //!
 //! ```text
-//! "<origin>--<coding><level>.<rules>"      "v7"  →  "v7--br4.0"   W/"v7"  →  W/"v7--id0.9e3779b97f4a7c15"
+//! "<origin>--<coding><level>.<rules>[.<dictionary>]"
+//!
+//! "v7"  →  "v7--br4.0"   W/"v7"  →  W/"v7--id0.9e3779b97f4a7c15"   "v7"  →  "v7--dcz19.0.3f9ac81b77b01c4e"
 //! ```
 //!
 //! `coding` is `id` where only rewriting changed the bytes; `rules` is the rule set's fingerprint in hexadecimal, 0
-//! without one. A weak tag stays weak.
+//! without one; a body that is coded against a dictionary names it by the first 64 bits of its SHA-256. A weak tag stays
+//! weak.
 //!
 //! Two tags name the same *decoded* representation when their origin's tags and rules are equal, whatever the codings.
 //! That is what `If-None-Match` asks here; `If-Range` asks for the very bytes. An optimiser's work means the same as what
@@ -20,12 +23,14 @@
 //! A body that was rewritten and then coded has two suffixes. On the way to the origin tags are translated back
 //! ([`translate`]). Two Tidegates in a row compose: each strips what it added.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::header::{ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cache::dates;
+use super::dictionary::{Delta, DeltaCoding};
 use super::encoding::Coding;
 use super::optimise;
 use super::own_tag;
@@ -48,6 +53,8 @@ pub struct Derivation {
     pub level: u8,
     /// Fingerprint of the rewrite rules; 0 without any.
     pub rules: u64,
+    /// Coded against a dictionary, in place of `coding`.
+    pub delta: Option<Delta>,
 }
 
 impl<'a> EntityTag<'a> {
@@ -80,8 +87,7 @@ impl<'a> EntityTag<'a> {
     /// The tag for bytes made from this tag's. Cost: one allocation.
     #[must_use]
     pub fn derive(self, derivation: Derivation) -> HeaderValue {
-        let Derivation { coding, level, rules } = derivation;
-        let suffix = format!("{SEPARATOR}{}{level}.{rules:x}", coding.map_or(NO_CODING, Coding::token));
+        let suffix = format!("{SEPARATOR}{derivation}");
         to_value(self.weak, &[self.opaque, suffix.as_bytes()])
     }
 
@@ -138,18 +144,37 @@ const SEPARATOR: &str = "--";
 const NO_CODING: &str = "id";
 
 impl Derivation {
-    /// Reads `<coding><level>.<rules>`, in exactly the spelling [`EntityTag::derive`] gives it.
+    /// The name of the coding; `None` = there is none.
+    #[must_use]
+    pub fn token(self) -> Option<&'static str> {
+        self.delta.map(|delta| delta.coding.token()).or(self.coding.map(Coding::token))
+    }
+
+    /// Reads what [`Derivation`] is written as, in exactly that spelling.
     fn parse(suffix: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(suffix).ok()?;
-        let (made, rules) = text.split_once('.')?;
+        let mut parts = text.split('.');
+        let (made, rules, dictionary) = (parts.next()?, parts.next()?, parts.next());
         let name_end = made.find(|c: char| c.is_ascii_digit())?;
         let (name, level) = made.split_at(name_end);
-        let coding = match name {
-            NO_CODING => None,
-            name => Some(Coding::ALL.into_iter().find(|coding| coding.token() == name)?),
+        let (coding, delta) = match (name, dictionary) {
+            (NO_CODING, None) => (None, None),
+            (name, None) => (Some(Coding::ALL.into_iter().find(|coding| coding.token() == name)?), None),
+            (name, Some(dictionary)) => {
+                let dictionary = u64::from_str_radix(dictionary, 16).ok()?;
+                (None, Some(Delta { coding: DeltaCoding::from_token(name)?, dictionary }))
+            }
         };
-        let derivation = Self { coding, level: level.parse().ok()?, rules: u64::from_str_radix(rules, 16).ok()? };
-        (format!("{name}{}.{:x}", derivation.level, derivation.rules) == text).then_some(derivation)
+        let rules = u64::from_str_radix(rules, 16).ok()?;
+        let derivation = Self { coding, level: level.parse().ok()?, rules, delta };
+        (derivation.to_string() == text).then_some(derivation)
+    }
+}
+
+impl fmt::Display for Derivation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}.{:x}", self.token().unwrap_or(NO_CODING), self.level, self.rules)?;
+        self.delta.map_or(Ok(()), |delta| write!(f, ".{:x}", delta.dictionary))
     }
 }
 
@@ -357,14 +382,24 @@ mod tests {
             ("\"\"", None, 0, u64::MAX, "\"--id0.ffffffffffffffff\""),
             ("\"a--br4.0\"", Some(Coding::Gzip), 5, 0, "\"a--br4.0--gzip5.0\""),
         ] {
-            let derivation = Derivation { coding, level, rules };
+            let derivation = Derivation { coding, level, rules, delta: None };
             let derived = tag(origin).derive(derivation);
             assert_eq!(derived, expected);
             let read = EntityTag::parse(derived.as_bytes()).expect("a tag");
             assert_eq!(read.split(), (tag(origin), Some(derivation)));
             assert!(tag(origin).same_decoded(read) == (rules == 0));
         }
+        let delta = Some(Delta { coding: DeltaCoding::Dcz, dictionary: 0xabc });
+        let derived = tag("\"v7\"").derive(Derivation { coding: None, level: 19, rules: 0, delta });
+        assert_eq!(derived, "\"v7--dcz19.0.abc\"");
+        let read = EntityTag::parse(derived.as_bytes()).expect("a tag");
+        assert_eq!(read.split(), (tag("\"v7\""), Some(Derivation { coding: None, level: 19, rules: 0, delta })));
+        assert!(read.same_decoded(tag("\"v7--br4.0\"")), "whatever it is coded against");
         for text in [
+            "\"a--dcz19.0\"",
+            "\"a--br4.0.abc\"",
+            "\"a--dcz19.0.0abc\"",
+            "\"a--dcz19.0.abc.abc\"",
             "\"a\"",
             "\"a--b\"",
             "\"a--br.0\"",
@@ -540,7 +575,7 @@ mod tests {
             rules: u64,
         ) {
             let origin = EntityTag { weak, opaque: opaque.as_bytes() };
-            let derivation = Derivation { coding, level, rules };
+            let derivation = Derivation { coding, level, rules, delta: None };
             let value = origin.derive(derivation);
             let read = EntityTag::parse(value.as_bytes()).expect("a tag");
             prop_assert_eq!(read.split(), (origin, Some(derivation)));

@@ -14,7 +14,7 @@ use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{Action, CachePolicy, ErrorBody, Listener, RedirectToHttps, Rewrite, Route, Snapshot};
+use super::{Action, CachePolicy, DictionaryPolicy, ErrorBody, Listener, RedirectToHttps, Rewrite, Route, Snapshot};
 use crate::clock::{Clock, Now};
 use crate::config::model::{
     self, Config, ListenerConfig, PoolConfig, RewriteConfig, RouteAction, RouteConfig, TlsConfig,
@@ -26,6 +26,8 @@ use crate::listener::tls::{
 use crate::listener::{Limits, Settings, Timeouts};
 use crate::observe::format::{FIELDS, Field, Format, Part};
 use crate::observe::writer::Target;
+use crate::policy::dictionary::Family;
+use crate::policy::filter::Filter;
 use crate::policy::optimise::Recipe;
 use crate::policy::route::RouteTable;
 use crate::store::Store;
@@ -79,7 +81,14 @@ pub fn build(
         })
         .collect();
     let compressions: Vec<_> = config.compressions.iter().map(|compress| Arc::new(compress.params.clone())).collect();
-    let policies = Policies { pools: &pools, caches: &caches, rewrites: &rewrites, compressions: &compressions };
+    let dictionaries: Vec<_> = rewrites.iter().map(|rewrite| build_dictionaries(rewrite, &parts.store)).collect();
+    let policies = Policies {
+        pools: &pools,
+        caches: &caches,
+        rewrites: &rewrites,
+        dictionaries: &dictionaries,
+        compressions: &compressions,
+    };
     let mut routes: Vec<_> = config.routes.iter().map(|route| build_route(route, &policies)).collect();
     let heeds_integrity = routes.iter().any(|route| route.recipe.optimisers.heed_integrity());
     let session_cookies: Arc<[String]> = pools.iter().filter_map(|pool| pool.cookie().map(str::to_owned)).collect();
@@ -331,7 +340,16 @@ struct Policies<'a> {
     pools: &'a [Arc<Pool>],
     caches: &'a [Arc<CachePolicy>],
     rewrites: &'a [Arc<Rewrite>],
+    dictionaries: &'a [Option<Arc<DictionaryPolicy>>],
     compressions: &'a [Arc<crate::policy::encoding::CompressParams>],
+}
+
+/// What a rewrite policy keeps to code against; `None` where it is off.
+fn build_dictionaries(rewrite: &Rewrite, store: &Store) -> Option<Arc<DictionaryPolicy>> {
+    let params = &rewrite.params;
+    let on = params.filters.contains(Filter::Dict);
+    let shelf = on.then(|| store.dictionaries(&rewrite.name))?;
+    Some(Arc::new(DictionaryPolicy { params: params.dictionaries.clone(), shelf }))
 }
 
 fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
@@ -346,6 +364,8 @@ fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
         }
     };
     let rewrite = route.rewrite.and_then(|index| policies.rewrites.get(index));
+    let dictionaries = route.rewrite.and_then(|index| policies.dictionaries.get(index)?.as_ref());
+    let dictionaries = dictionaries.filter(|_| route.cache.is_some() && !Family::is_barred_by(&route.response.set));
     let compress = route.compress.and_then(|index| policies.compressions.get(index)).cloned();
     let filters = rewrite.map(|rewrite| rewrite.params.filters).unwrap_or_default();
     let recipe = Recipe {
@@ -360,6 +380,7 @@ fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
         rewrite: rewrite.filter(|rewrite| !rewrite.rules.is_empty()).cloned(),
         compress,
         recipe,
+        dictionaries: dictionaries.cloned(),
         filters,
         debug_key: rewrite
             .and_then(|rewrite| rewrite.params.debug_key.as_ref())

@@ -28,6 +28,7 @@ use crate::observe::{Format, Target};
 use crate::policy::cache::key::{Location, Seeds};
 use crate::policy::cache::purge;
 use crate::policy::cache::{CacheParams, KeyParams};
+use crate::policy::dictionary::DictionaryParams;
 use crate::policy::encoding::CompressParams;
 use crate::policy::fields::FieldEdits;
 use crate::policy::filter::Filters;
@@ -35,7 +36,7 @@ use crate::policy::optimise::Recipe;
 use crate::policy::rewrite::RewriteParams;
 use crate::policy::route::{RequestEdits, RouteTable};
 use crate::policy::uri::NormalUri;
-use crate::store::{Purge, Share};
+use crate::store::{Dictionaries, Purge, Share};
 use crate::transform::html::RuleSet;
 use crate::upstream::{Findings, Pool};
 
@@ -175,6 +176,8 @@ pub struct Route {
     pub filters: Filters,
     /// What orders to switch filters off are signed with; `None` = nobody may.
     pub debug_key: Option<Arc<hmac::Key>>,
+    /// Earlier versions of files that later ones are coded against; `None` = off, or nothing is stored.
+    pub dictionaries: Option<Arc<DictionaryPolicy>>,
     /// Some route alters scripts or style sheets, so that pages of every route are searched for the digests of those that
     /// must stay as they are.
     pub heeds_integrity: bool,
@@ -223,6 +226,15 @@ pub struct Rewrite {
     pub fingerprint: u64,
     /// When these rules came into force, in whole seconds: a rewritten body is no older than its rules.
     pub since: SystemTime,
+}
+
+/// `dict` of one `[rewrite.NAME]` at run time.
+#[derive(Debug)]
+pub struct DictionaryPolicy {
+    /// What it decides by.
+    pub params: DictionaryParams,
+    /// What it keeps; survives reloads by name.
+    pub shelf: Arc<Dictionaries>,
 }
 
 /// A body for local replies of one status.

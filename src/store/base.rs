@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::child::{ChildKind, MAX_CHILDREN};
+use super::deltas::{DeltaRecord, Deltas};
+use super::dictionaries::Offer;
 use super::index::{ENTRY_BYTES, Mark};
 use super::ledger::{Charge, Share, lock};
 use super::made::Words;
@@ -20,6 +22,7 @@ use crate::policy::cache::storing::Terms;
 use crate::policy::cache::tags::Tags;
 use crate::policy::cache::validation::StoredView;
 use crate::policy::cache::vary::Selecting;
+use crate::policy::dictionary::{Delta, NoFamily};
 use crate::policy::encoding::Coding;
 use crate::policy::optimise::{Made, Recipe};
 
@@ -93,6 +96,14 @@ impl Head {
         self.selecting.of_request(request).hash(seeds)
     }
 
+    /// What a response with this head, under `key`, says of itself as a dictionary.
+    ///
+    /// # Errors
+    /// Why it becomes none.
+    pub fn offer(&self, key: &CacheKey, seeds: &Seeds) -> Result<Offer, NoFamily> {
+        Offer::of(self, key, seeds)
+    }
+
     /// Bytes a response with this head and no body takes under `key`.
     pub(super) fn bytes(&self, key: &CacheKey) -> u64 {
         let marks = 2 + self.tags.names().len() + self.tags.groups().len();
@@ -130,12 +141,14 @@ pub struct Base {
     marks: Arc<[Mark]>,
     /// Number of the last purge before its head was asked for.
     since: u64,
+    /// What it says of itself as a dictionary, once somebody has asked.
+    offer: OnceLock<Result<Box<Offer>, NoFamily>>,
 }
 
 impl Base {
     pub(super) fn new(life: Arc<Life>, head: Arc<Head>, body: StoredBody, since: u64) -> Self {
         let bytes = head.bytes(&life.key) + body_bytes(&body);
-        Self { marks: life.marks(), life, head, body, bytes, since }
+        Self { marks: life.marks(), life, head, body, bytes, since, offer: OnceLock::new() }
     }
 
     pub(super) fn with_head(&self, head: Head, since: u64) -> Self {
@@ -171,6 +184,15 @@ impl Base {
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// What it says of itself as a dictionary. Cost: one atomic load but for the first time.
+    ///
+    /// # Errors
+    /// Why it becomes none.
+    pub fn offer(&self, seeds: &Seeds) -> Result<&Offer, NoFamily> {
+        let offer = self.offer.get_or_init(|| self.head.offer(&self.life.key, seeds).map(Box::new));
+        offer.as_deref().map_err(|reason| *reason)
     }
 
     /// The body; a clone of it is a reader.
@@ -212,6 +234,10 @@ pub struct Life {
     refreshing: AtomicBool,
     /// Which better children it has.
     made: Words,
+    /// Which deltas it has.
+    deltas: Deltas,
+    /// Its bytes were taken for a dictionary: as they came, and as an optimiser made them.
+    taken: [AtomicBool; 2],
     /// Some page names its bytes by a digest: only codings may be made of it.
     pinned: AtomicBool,
     /// It was searched for such digests.
@@ -259,6 +285,8 @@ impl Life {
             setback: Mutex::default(),
             refreshing: AtomicBool::new(false),
             made: Words::default(),
+            deltas: Deltas::default(),
+            taken: [const { AtomicBool::new(false) }; 2],
             pinned: AtomicBool::new(false),
             searched: AtomicBool::new(false),
             own_tag: OnceLock::new(),
@@ -415,6 +443,21 @@ impl Life {
         self.made.settle(coding, recipe, made);
     }
 
+    /// What became of this delta, of the body that the optimisers with the fingerprint `rules` made; `None` where it has as
+    /// many deltas as it may have.
+    #[must_use]
+    pub fn delta(&self, delta: Delta, rules: u64) -> Option<Arc<DeltaRecord>> {
+        self.deltas.record(delta, rules)
+    }
+
+    /// Marks its bytes, as they came or as an optimiser made them, as taken for a dictionary; true for the first who does.
+    /// Cost: one load once they are.
+    pub fn begin_pinning(&self, rules: u64) -> bool {
+        let [plain, optimised] = &self.taken;
+        let taken = if rules == 0 { plain } else { optimised };
+        !taken.load(Ordering::Relaxed) && !taken.swap(true, Ordering::Relaxed)
+    }
+
     /// From now on its bytes are served as they are, in any coding.
     pub fn pin(&self) {
         self.pinned.store(true, Ordering::Release);
@@ -519,6 +562,11 @@ impl Life {
             ledger.add_orphans(children.into_iter().map(|kind| Place::Child(self.id, kind)));
         }
         true
+    }
+
+    /// Forgets a child that another has taken the place of.
+    pub(super) fn disown(&self, kind: ChildKind) {
+        lock(&self.belongings).children.retain(|child| *child != kind);
     }
 
     /// The children that were made of it, at most [`MAX_CHILDREN`]; some may be evicted by now.

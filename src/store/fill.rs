@@ -476,6 +476,12 @@ impl Store {
         Ok(child)
     }
 
+    /// Removes a child that a better one has taken the place of.
+    pub fn discard_child(&self, base: &Life, kind: ChildKind) {
+        base.disown(kind);
+        self.0.memory.remove(Place::Child(base.id(), kind));
+    }
+
     /// Puts a complete response in front of its slot, unless it was purged on its way in.
     fn keep(&self, base: &Arc<Base>) -> Result<(), NotKept> {
         let life = base.life();

@@ -13,12 +13,15 @@
 //!   after its response is stored, so that a request finds one or the other; a leader looks once more after joining, for
 //!   the case that it came between.
 //!
+//! - Earlier versions of files stay as *dictionaries* when their responses are gone: see `dictionaries`.
 //! - What an origin said of queries (`No-Vary-Search`) is in `search`.
 //!
 //! The disk tier and the fleet tier will be further files here.
 
 mod base;
 mod child;
+mod deltas;
+mod dictionaries;
 mod files;
 mod fill;
 mod flight;
@@ -42,6 +45,8 @@ use crate::policy::cache::key::{CacheKey, Seeds};
 
 pub use base::{Base, Head, Life, MAX_VARIANTS, RefreshTurn};
 pub use child::{Child, ChildKind, MAX_CHILDREN};
+pub use deltas::{DeltaRecord, MAX_DELTAS};
+pub use dictionaries::{Dictionaries, Dictionary, DictionaryStats, Offer};
 pub use fill::{ChildFill, ChildFilling, Fetched, Fill, Filling, NOT_SHAREABLE, NotKept, Sink};
 pub use flight::{Done, Flights, FollowHandle, Joinable, Joined, Landing, LeadGuard, Outcome};
 pub use ledger::{Share, ShareStats};
@@ -51,6 +56,7 @@ pub use purge::{Purge, PurgeStats, Purged, Purger, SAMPLE_MAX};
 pub use search::MAX_RULES;
 
 use base::Slot;
+use dictionaries::Shelves;
 use files::Files;
 use index::Mark;
 use ledger::{Full, Ledger};
@@ -124,6 +130,7 @@ struct Inner {
     parts: Flights<FetchKey, Done>,
     makes: Flights<MakeKey, Arc<ChildFilling>>,
     purges: Purges,
+    shelves: Shelves,
     /// Some origin stated by `No-Vary-Search` what matters of a query.
     rules_known: AtomicBool,
     next_id: AtomicU64,
@@ -146,6 +153,8 @@ pub struct StoreStats {
     pub purges: PurgeStats,
     /// Bodies that stand in files of memory.
     pub files: usize,
+    /// Versions of files that are kept as dictionaries.
+    pub dictionaries: DictionaryStats,
     /// Each policy's part.
     pub shares: Vec<ShareStats>,
 }
@@ -164,6 +173,7 @@ impl Store {
             parts: Flights::default(),
             makes: Flights::default(),
             purges: Purges::default(),
+            shelves: Shelves::default(),
             rules_known: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         }))
@@ -358,6 +368,7 @@ impl Store {
             marks: ledger.index.len() as u64,
             purges: self.0.purges.stats(),
             files: self.0.files.open(),
+            dictionaries: self.dictionary_stats(),
             shares: ledger.shares().iter().map(|share| share.stats()).collect(),
         }
     }
@@ -367,6 +378,7 @@ impl Store {
     /// thread that is no worker.
     pub fn housekeep(&self) {
         self.0.memory.maintain();
+        self.trim_dictionaries();
         for share in self.0.ledger.shares() {
             while share.excess() > 0 && self.evict_oldest(&share) {}
         }

@@ -18,9 +18,11 @@ use crate::policy::cache::search::{NO_VARY_SEARCH, SearchRule};
 use crate::policy::cache::storing::Terms;
 use crate::policy::cache::tags::Tags;
 use crate::policy::cache::vary::Selecting;
+use crate::policy::dictionary::{Delta, DeltaCoding};
 use crate::policy::encoding::Coding;
+use crate::policy::optimise::Made;
 
-const BR: ChildKind = ChildKind { coding: Some(Coding::Br), level: 5, rules: 0 };
+const BR: ChildKind = ChildKind { coding: Some(Coding::Br), level: 5, rules: 0, delta: None };
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
@@ -909,4 +911,93 @@ fn a_purge_reaches_what_is_renamed_before_it_comes_by() {
     // Announced; the walk over the index is yet to come.
     store.0.purges.announce([Mark::tag(&store.0.seeds, b"a")].into_iter(), |_| ());
     assert!(store.freshen(&base, tagged("b"), asked.epoch()).is_none(), "by what it was called before");
+}
+
+/// Pins `length` bytes as a version of the family with this number; versions differ by their digest.
+fn pin(
+    store: &Store,
+    shelf: &Dictionaries,
+    base: &Base,
+    (family, version): (u128, u8),
+    length: usize,
+) -> Result<(), NotKept> {
+    store.pin((shelf, 2), (base, 0), family, (Bytes::from(vec![version; length]), [version; 32]))
+}
+
+fn offers(store: &Store, shelf: &Dictionaries, family: u128, version: u8) -> bool {
+    store.dictionary(shelf, family, &crate::policy::dictionary::offer(&[version; 32])).is_some()
+}
+
+#[test]
+fn dictionaries_are_bounded_by_versions_and_by_bytes() {
+    let store = Store::new(8 * MIB);
+    let share = store.share("static", None);
+    let base = put(&store, &share, &key(1), 1000).expect("fits");
+    let before = used(&store);
+    let shelf = store.dictionaries("pages");
+    for version in 1..=3 {
+        pin(&store, &shelf, &base, (1, version), 1000).expect("fits");
+    }
+    assert!(
+        !offers(&store, &shelf, 1, 1) && offers(&store, &shelf, 1, 2) && offers(&store, &shelf, 1, 3),
+        "the last two"
+    );
+    assert!(!offers(&store, &shelf, 2, 3), "of its own family only");
+    let stats = store.stats().dictionaries;
+    assert_eq!((stats.families, stats.versions), (1, 2));
+    assert_eq!(used(&store), before + stats.bytes, "counted in the store");
+    pin(&store, &shelf, &base, (1, 2), 1000).expect("fits");
+    pin(&store, &shelf, &base, (1, 4), 1000).expect("fits");
+    assert!(offers(&store, &shelf, 1, 2) && !offers(&store, &shelf, 1, 3), "what came again is the newest");
+    // An eighth of the store: 1 MiB.
+    assert_eq!(pin(&store, &shelf, &base, (1, 9), MIB as usize), Err(NotKept::OverStore));
+    assert!(offers(&store, &shelf, 1, 4), "what does not fit drives nothing out");
+    pin(&store, &shelf, &base, (2, 5), 400 * 1024).expect("fits");
+    pin(&store, &shelf, &base, (3, 6), 400 * 1024).expect("fits");
+    assert!(offers(&store, &shelf, 2, 5), "it is used");
+    pin(&store, &shelf, &base, (4, 7), 400 * 1024).expect("fits");
+    assert!(!offers(&store, &shelf, 1, 4) && !offers(&store, &shelf, 3, 6), "the least used files went");
+    assert!(offers(&store, &shelf, 2, 5) && offers(&store, &shelf, 4, 7));
+    assert!(offers(&store, &store.dictionaries("pages"), 2, 5), "found again by name");
+    assert!(!offers(&store, &store.dictionaries("others"), 2, 5));
+    store.resize(4 * MIB);
+    assert_eq!(store.stats().dictionaries.versions, 1, "half of them go with half of the size");
+    drop(shelf);
+    assert_eq!(store.stats().dictionaries, DictionaryStats::default(), "a policy that is gone takes them along");
+    assert_eq!(used(&store), base.bytes());
+}
+
+#[test]
+fn a_purge_takes_dictionaries_along_and_those_that_come_late() {
+    let store = Store::new(8 * MIB);
+    let share = store.share("static", None);
+    let (one, two) =
+        (put(&store, &share, &key(1), 1000).expect("fits"), put(&store, &share, &key(2), 1000).expect("fits"));
+    let shelf = store.dictionaries("pages");
+    pin(&store, &shelf, &one, (1, 1), 1000).expect("fits");
+    pin(&store, &shelf, &two, (1, 2), 1000).expect("fits");
+    invalidate(&store, key(1).uri);
+    assert!(!offers(&store, &shelf, 1, 1) && offers(&store, &shelf, 1, 2));
+    assert_eq!(pin(&store, &shelf, &one, (1, 3), 1000), Err(NotKept::Invalidated), "it was purged meanwhile");
+    store.housekeep();
+    assert_eq!(store.stats().dictionaries.versions, 1, "and its bytes are free");
+}
+
+#[test]
+fn a_body_has_so_many_deltas() {
+    let store = Store::new(MIB);
+    let base = put(&store, &store.share("static", None), &key(1), 1000).expect("fits");
+    let delta = |dictionary| Delta { coding: DeltaCoding::Dcz, dictionary };
+    for dictionary in 0..MAX_DELTAS as u64 {
+        let record = base.life().delta(delta(dictionary), 0).expect("there is room");
+        assert!(record.claim() && !record.claim(), "one makes it");
+        record.settle(Made::Child { level: 3, rules: 0 });
+    }
+    assert!(base.life().delta(delta(99), 0).is_none());
+    let known = base.life().delta(delta(1), 0).expect("known");
+    assert_eq!(known.made(), Made::Child { level: 3, rules: 0 });
+    known.forget(19);
+    assert_eq!(known.made(), Made::Child { level: 3, rules: 0 }, "another level is gone");
+    known.forget(3);
+    assert!(known.claim(), "evicted: made again");
 }

@@ -3,6 +3,7 @@
 //! Every rewriter, encoder and decoder is a [`Filter`]. Tests push every input whole, byte by byte and at random cuts.
 
 pub mod coding;
+pub mod delta;
 pub mod head;
 pub mod html;
 pub mod integrity;

@@ -199,7 +199,10 @@ fn who_has_the_key_sees_what_each_filter_does_and_the_answer_without_it() {
     let seen = with("/a.js", "");
     assert_eq!(
         seen.field("accel-status"),
-        Some("js-ws; done, etag-own; done, immutable; skip=name, hints-preload; skip=not_of_use, rules; skip=not_html")
+        Some(
+            "js-ws; done, etag-own; done, immutable; skip=name, hints-preload; skip=not_of_use, dict; skip=plain, \
+             rules; skip=not_html"
+        )
     );
     assert_eq!((seen.body == altered.body, seen.field("cache-control")), (true, Some("max-age=600")));
     let without = with("/a.js", "js-ws+etag-own");

@@ -41,6 +41,8 @@ mod staleness;
 mod compressing;
 // What is made of stored bodies in the background.
 mod optimising;
+// Compression dictionaries, RFC 9842.
+mod dictionaries;
 // Filters that change no body.
 mod filters;
 // What is done in the stream to pages and style sheets, case by case.

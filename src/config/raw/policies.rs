@@ -115,6 +115,10 @@ table! {
         /// Filters that are off whatever else is said. Say js-ws, css-ws and json-ws where pages that name files by
         /// integrity digests do not pass this process: they are not seen then.
         forbid: List<RawFilter> = List::default(),
+        /// Compression dictionaries (RFC 9842): a browser that has an earlier version of a script, style sheet or WebAssembly
+        /// file gets what differs. Part of level safe; given, it is on without it; forbid = ["dict"] switches it off. For
+        /// stored answers over TLS.
+        dict: RawDictionaries,
         /// When a rule fails: pass sends the rest unmodified, fail cuts the response.
         on_error: RawOnError = RawOnError::Pass,
         /// Links that name another place: in pages, style sheets and header fields (Location, Link, Refresh, cookies' Domain).
@@ -130,7 +134,33 @@ table! {
         /// Lets who has a key look into it. Absent: nobody.
         debug: RawDebug,
     }
-    later { "dict" }
+}
+
+table! {
+    /// Compression dictionaries.
+    RawDictionaries {
+        /// How versions of a file are known: auto is by a version or digest in its name.
+        families as "match": RawFamilies = RawFamilies::Auto,
+        /// Codings in order of preference.
+        codings: List<RawDeltaCoding, 1> = List::of([RawDeltaCoding::Dcz, RawDeltaCoding::Dcb]),
+        /// Versions of a file that are kept.
+        keep: Int<1, 16> = Int(5),
+    }
+}
+
+words! {
+    /// `match` of `dict`
+    RawFamilies {
+        "auto" => Auto,
+    }
+}
+
+words! {
+    /// One of `codings` of `dict`.
+    RawDeltaCoding {
+        "dcz" => Dcz,
+        "dcb" => Dcb,
+    }
 }
 
 table! {
@@ -182,7 +212,7 @@ words! {
 pub(in crate::config) struct RawFilter(pub(in crate::config) Filter);
 
 /// Filters of the contract that are not built.
-const LATER: [&str; 14] = [
+const LATER: [&str; 13] = [
     "lcp-priority",
     "img-dims",
     "html-min",
@@ -195,7 +225,6 @@ const LATER: [&str; 14] = [
     "esi",
     "images",
     "png-lossless",
-    "dict",
     "encode",
 ];
 

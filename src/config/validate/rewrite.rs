@@ -2,8 +2,11 @@
 
 use super::Validation;
 use crate::config::model::RewriteConfig;
-use crate::config::raw::{RawElement, RawLazy, RawLink, RawOnError, RawRewrite, RawRewriteLevel};
+use crate::config::raw::{
+    RawDeltaCoding, RawDictionaries, RawElement, RawFamilies, RawLazy, RawLink, RawOnError, RawRewrite, RawRewriteLevel,
+};
 use crate::config::shape::{Given, Place, Setting};
+use crate::policy::dictionary::{DeltaCoding, DictionaryParams};
 use crate::policy::filter::{Filter, Filters};
 use crate::policy::links::{self, LinkRule, Links};
 use crate::policy::page::{DeferParams, LazyParams, PageFilters};
@@ -19,7 +22,9 @@ impl Validation<'_> {
             RawRewriteLevel::Off => Filters::default(),
             RawRewriteLevel::Safe => Filters::safe(),
         };
-        let named = raw.filters.values().map(|filter| filter.0).fold(level, Filters::with);
+        let dict = raw.dict.given();
+        let given = dict.map(|_| Filter::Dict);
+        let named = raw.filters.values().map(|filter| filter.0).chain(given).fold(level, Filters::with);
         let filters = raw.forbid.values().map(|filter| filter.0).fold(named, Filters::without);
         let on_error = match raw.on_error.value {
             RawOnError::Pass => OnError::Pass,
@@ -30,11 +35,25 @@ impl Validation<'_> {
         let pages = self.pages(raw, filters);
         let elements = raw.element.0.iter().map(|rule| self.element(rule)).collect();
         let elements_at = raw.element.0.iter().map(|rule| rule.place.at.clone()).collect();
-        RewriteConfig {
-            name: name.to_owned(),
-            params: RewriteParams { elements, links, pages, on_error, filters, debug_key },
-            elements_at,
+        let dictionaries = dict.map_or_else(DictionaryParams::default, |dict| self.dictionaries(dict));
+        let params = RewriteParams { elements, links, pages, on_error, filters, debug_key, dictionaries };
+        RewriteConfig { name: name.to_owned(), params, elements_at }
+    }
+
+    fn dictionaries(&mut self, raw: &RawDictionaries) -> DictionaryParams {
+        let RawFamilies::Auto = raw.families.value;
+        let mut codings: Vec<DeltaCoding> = Vec::new();
+        for coding in &raw.codings.0 {
+            let known = match coding.value {
+                RawDeltaCoding::Dcz => DeltaCoding::Dcz,
+                RawDeltaCoding::Dcb => DeltaCoding::Dcb,
+            };
+            if codings.contains(&known) {
+                self.faults.push(coding.place.fault("is listed twice", "the order says which is preferred"));
+            }
+            codings.push(known);
         }
+        DictionaryParams { codings, keep: raw.keep.0 as usize }
     }
 
     fn element(&mut self, raw: &Given<RawElement>) -> ElementRule {

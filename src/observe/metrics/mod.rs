@@ -95,6 +95,7 @@ struct Registry {
     exchanges: Blocks,
     reasons: Tokens,
     encodings: Tokens,
+    dictionaries: Tokens,
     rewrites: Tokens,
     /// By `ExchangeOutcome::cache_why`: one counter per worker that has met it.
     cache_whys: Pairs,
@@ -150,6 +151,7 @@ pub struct WorkerMetrics {
     other: Arc<Exchanges>,
     reasons: TokenIndex,
     encodings: TokenIndex,
+    dictionaries: TokenIndex,
     rewrites: TokenIndex,
     cache_whys: PairIndex,
     not_kept: PairIndex,
@@ -176,6 +178,7 @@ impl Metrics {
             cache_whys: RefCell::default(),
             not_kept: RefCell::default(),
             encodings: RefCell::default(),
+            dictionaries: RefCell::default(),
             rewrites: RefCell::default(),
         }
     }
@@ -228,6 +231,8 @@ impl Metrics {
         by_token("tidegate_errors_total", help, "reason", &registry.reasons);
         let help = "Bodies that a content coding was put on; each stored one ideally once.";
         by_token("tidegate_encodings_total", help, "coding", &registry.encodings);
+        let help = "Requests that offered a dictionary for what is stored, by the coding they got or why none.";
+        by_token("tidegate_dictionary_requests_total", help, "outcome", &registry.dictionaries);
         let help = "Answers of routes with element rules, by whether these were applied or why not.";
         by_token("tidegate_rewrites_total", help, "outcome", &registry.rewrites);
         let help = "Exchanges on routes with a cache, by why it did not answer by itself and the reason behind that.";
@@ -291,6 +296,11 @@ impl WorkerMetrics {
     /// Counts a body that a content coding is put on.
     pub fn encoding(&self, coding: &'static str) {
         self.count(&self.encodings, coding, |registry| &mut registry.encodings);
+    }
+
+    /// Counts a request that offered a dictionary.
+    pub fn dictionary(&self, outcome: &'static str) {
+        self.count(&self.dictionaries, outcome, |registry| &mut registry.dictionaries);
     }
 
     /// Counts an answer that element rules were applied to, or why they were not.

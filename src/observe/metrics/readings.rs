@@ -204,6 +204,10 @@ fn store(page: &mut Page, store: &StoreStatus) {
     page.single("tidegate_store_size_bytes", Kind::Gauge, "Bytes the memory store may keep.", store.size);
     page.single("tidegate_store_entries", Kind::Gauge, "Stored responses, children included.", store.entries);
     page.single("tidegate_store_files", Kind::Gauge, "Bodies that stand in files of memory.", store.files);
+    let help = "Earlier versions of files that are kept to code later ones against.";
+    page.single("tidegate_dictionaries", Kind::Gauge, help, store.dictionaries.versions);
+    let help = "Bytes they take in the store.";
+    page.single("tidegate_dictionary_bytes", Kind::Gauge, help, store.dictionaries.bytes);
     page.single(
         "tidegate_store_evictions_total",
         Kind::Counter,

@@ -145,13 +145,21 @@ impl CacheKey {
         url.split_once("://").unwrap_or_default().1
     }
 
-    /// Scheme, host with port, and path, read back from the text; without the query.
+    /// Scheme, host with port, path and query, read back from the text.
     #[must_use]
     pub fn place(&self) -> Place<'_> {
         let url = self.text.split(' ').next().unwrap_or_default();
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let (host, path) = rest.split_at_checked(rest.find(['/', '?']).unwrap_or(rest.len())).unwrap_or_default();
-        Place { scheme, host, path: path.split('?').next().unwrap_or_default() }
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        Place { scheme, host, path, query }
+    }
+
+    /// True when nothing but URL, policy and route is in it: no content, and no field or cookie of a request.
+    #[must_use]
+    pub fn is_of_url(&self) -> bool {
+        let mut parts = self.text.split(' ').skip(1);
+        parts.all(|part| part.starts_with("cache=") || part.starts_with("route="))
     }
 }
 
@@ -164,6 +172,8 @@ pub struct Place<'a> {
     pub host: &'a str,
     /// Without the query.
     pub path: &'a str,
+    /// As the key has it, without `?`.
+    pub query: Option<&'a str>,
 }
 
 /// The primary key of a request. Cost: one string, two SipHash passes over it; sorting allocates a list.
@@ -442,7 +452,7 @@ mod tests {
         assert_eq!(located(None).uri, de.uri);
         assert_ne!(located(Some("x")).uri, de.uri);
         assert_eq!(located(Some("x")).place, de.path_hash(&seeds));
-        assert_eq!(de.place(), Place { scheme: "http", host: "h", path: "/" });
+        assert_eq!(de.place(), Place { scheme: "http", host: "h", path: "/", query: None });
         let rules = ["params=(\"x\")", "params=(\"x\" \"y\")"].map(|field| {
             let headers = [(HeaderName::from_static("no-vary-search"), HeaderValue::from_static(field))];
             Arc::new(SearchRule::read(&headers.into_iter().collect()).expect("a rule"))

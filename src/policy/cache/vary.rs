@@ -1,7 +1,7 @@
 //! `Vary`: which request fields chose a stored response, and whether a new request would choose it too (RFC 9111 §4.1).
 //!
 //! `Accept-Encoding` never takes part: every cacheable fetch sends one fixed value, so what is stored does not depend on
-//! the client's, and the codings a client gets are made here.
+//! the client's, and the codings a client gets are made here. Nor does `Available-Dictionary`, which no such fetch sends.
 
 use std::hash::{BuildHasher, Hash};
 
@@ -9,6 +9,7 @@ use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName};
 
 use super::key::Seeds;
+use crate::policy::dictionary::AVAILABLE_DICTIONARY;
 
 /// Most field names a `Vary` may list; more is a mistake or an attack and is not stored.
 pub const MAX_NAMES: usize = 16;
@@ -16,7 +17,7 @@ pub const MAX_NAMES: usize = 16;
 /// What `Vary` says about a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VaryRule {
-    /// It depends on these request fields only: sorted, each once, without `Accept-Encoding`. Usually empty.
+    /// It depends on these request fields only: sorted, each once, without these two. Usually empty.
     Names(Box<[HeaderName]>),
     /// It depends on something no cache can see (`*`, or a member that is no field name).
     Star,
@@ -35,7 +36,7 @@ impl VaryRule {
                     _ if member.is_empty() => {}
                     // `*` is a valid token, but it is not a field's name here.
                     Ok(name) if name.as_str() == "*" => return Self::Star,
-                    Ok(name) if name == ACCEPT_ENCODING || names.contains(&name) => {}
+                    Ok(name) if [ACCEPT_ENCODING, AVAILABLE_DICTIONARY].contains(&name) || names.contains(&name) => {}
                     Ok(_) if names.len() == MAX_NAMES => return Self::TooMany,
                     Ok(name) => names.push(name),
                     Err(_) => return Self::Star,
@@ -142,6 +143,7 @@ mod tests {
             (&[""][..], names(&[])),
             (&["Accept-Encoding"], names(&[])),
             (&["accept-encoding, Cookie"], names(&["cookie"])),
+            (&["accept-encoding, available-dictionary"], names(&[])),
             (&["Foo", "bar, FOO"], names(&["bar", "foo"])),
             (&["*"], VaryRule::Star),
             (&["Foo", " * "], VaryRule::Star),
