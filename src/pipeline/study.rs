@@ -123,3 +123,78 @@ impl Book {
         self.liars.get(host).is_some_and(|since| now.since(*since) < TERM)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::header::CACHE_CONTROL;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::policy::cache::freshness::{Freshness, Lifetime, LifetimeSource};
+    use crate::policy::cache::key::CacheKey;
+    use crate::policy::cache::storing::Terms;
+    use crate::policy::cache::tags::Tags;
+    use crate::policy::cache::vary::Selecting;
+    use crate::store::{Head, Joined, Sink as _, Store};
+
+    /// What a fetch of `url` at `now` has brought.
+    fn stored(store: &Store, url: &str, body: &str, now: Now) -> Arc<Base> {
+        let hash = url.bytes().fold(1_u128, |hash, byte| hash.wrapping_mul(0x0100_0193).wrapping_add(u128::from(byte)));
+        let key = CacheKey { text: url.into(), hash, uri: hash, search: None };
+        let lifetime = Lifetime { duration: Duration::from_secs(86_400), source: LifetimeSource::MaxAge };
+        let terms = Terms {
+            freshness: Freshness { lifetime, initial_age: Duration::ZERO, received: now },
+            no_cache: false,
+            must_revalidate: false,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            took: Duration::ZERO,
+            purged: false,
+        };
+        let headers = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static("max-age=86400"))]);
+        let (selecting, tags) = (Selecting::default(), Tags::default());
+        let head = Head { status: StatusCode::OK, headers, terms, selecting, tags, rules: 0 };
+        let Joined::Leader(lead) = store.join(&key, 0) else { panic!("nobody else fetches") };
+        let fill = store.begin(lead, key, &store.share("files", None), head, (Some(body.len() as u64), 1 << 20));
+        let Ok(mut fill) = fill else { panic!("there is room") };
+        fill.push(Bytes::copy_from_slice(body.as_bytes()));
+        fill.finish(None).expect("it is kept")
+    }
+
+    #[test]
+    fn a_host_that_lies_once_is_not_believed_for_a_week() {
+        let (store, names, start) = (Store::new(1 << 20), Names::default(), Clock::System.now());
+        let hours = |hours: u64| start.plus(Duration::from_secs(3600 * hours));
+        let fetch = |url: &str, body: &str, at: u64| {
+            let base = stored(&store, url, body, hours(at));
+            let outcome = run(&base, &names, hours(at));
+            (base, outcome)
+        };
+        let (app, other) = ("https://a.example/app.0123abcd.js", "https://a.example/lib.89ab0123.js");
+        let elsewhere = "https://b.example/app.0123abcd.js";
+        let mut lives = Vec::new();
+        for url in [app, other, elsewhere] {
+            assert_eq!(fetch(url, "one", 0).1, Some("not_yet"));
+            assert_eq!(fetch(url, "one", 1).1, Some("not_yet"));
+            let (base, outcome) = fetch(url, "one", 24);
+            assert_eq!((outcome, base.life().is_immutable()), (Some("kept"), true), "{url}");
+            lives.push(base);
+        }
+        let (base, outcome) = fetch(app, "two", 25);
+        assert_eq!((outcome, base.life().is_immutable()), (Some("lied"), false));
+        let believed: Vec<_> = lives[1..].iter().map(|base| base.life().is_immutable()).collect();
+        assert_eq!(believed, [false, true], "what was said of its other files is taken back, and only of its");
+        assert_eq!(fetch(other, "one", 26).1, Some("not_believed"));
+        assert_eq!(fetch(other, "one", 25 + 7 * 24).1, Some("kept"), "after a week");
+        // A digest of the bytes is a proof whoever names it.
+        let digest: String =
+            digest::digest(&SHA256, b"three").as_ref().iter().take(4).map(|b| format!("{b:02x}")).collect();
+        let (base, outcome) = fetch(&format!("https://a.example/x.{digest}.js"), "three", 26);
+        assert_eq!((outcome, base.life().is_immutable()), (Some("digest"), true));
+        assert_eq!(fetch("https://a.example/plain.js", "one", 0).1, None);
+    }
+}
