@@ -14,9 +14,6 @@ use crate::error::ErrorKind;
 /// Bytes of a host; DNS allows no more (RFC 1035 §2.3.4).
 const HOST_MAX: usize = 255;
 
-/// Digits of the largest port, and the colon before them.
-const PORT_MAX: usize = 6;
-
 /// A valid `host[:port]`, in lower case, without a trailing dot or an empty port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Authority {
@@ -66,21 +63,22 @@ impl Authority {
     /// An [`AuthorityFault`].
     pub fn parse(text: &[u8]) -> Result<Self, AuthorityFault> {
         let text = std::str::from_utf8(text).map_err(|_| AuthorityFault::BadHost)?;
-        let (host, port) = match text.rfind(':') {
-            // The last colon of a bare IPv6 address is not before a port.
-            Some(colon) if !text.ends_with(']') => {
-                let (host, port) = text.split_at(colon);
-                (host, parse_port(port.trim_start_matches(':'))?)
-            }
-            _ => (text, None),
+        let colon = text.bytes().rposition(|byte| byte == b':');
+        // The last colon of a bare IPv6 address is not before a port.
+        let (host, digits) = match colon.filter(|_| !text.ends_with(']')).and_then(|colon| text.split_at_checked(colon))
+        {
+            Some((host, port)) => (host, port.get(1..).unwrap_or_default()),
+            None => (text, ""),
         };
+        let port = parse_port(digits)?;
         if host.is_empty() {
             return Err(AuthorityFault::Empty);
         }
         if host.len() > HOST_MAX {
             return Err(AuthorityFault::TooLong);
         }
-        let mut text = String::with_capacity(host.len() + port.map_or(0, |_| PORT_MAX));
+        // What needs no change is as long as it was given: no room is left over to be given back.
+        let mut text = String::with_capacity(host.len() + port.map_or(0, |_| 1 + digits.len()));
         if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             let address: Ipv6Addr = address.parse().map_err(|_| AuthorityFault::BadHost)?;
             // Writing to a string cannot fail.
@@ -94,8 +92,11 @@ impl Authority {
             text.make_ascii_lowercase();
         }
         let host = text.len();
-        if let Some(port) = port {
-            let _ = write!(text, ":{port}");
+        match port {
+            // As given; the machinery that spells numbers costs as much as all the rest.
+            Some(_) if !digits.starts_with('0') => text.extend([":", digits]),
+            Some(port) => drop(write!(text, ":{port}")),
+            None => {}
         }
         Ok(Self { text: text.into(), host, port })
     }

@@ -234,7 +234,9 @@ impl RouteTable {
     /// Cost: a hash look-up per label of the host, then a comparison per candidate; no allocation.
     #[must_use]
     pub fn find(&self, facts: &RouteFacts<'_>) -> Option<usize> {
-        let wildcards = facts.host.match_indices('.').filter_map(|(dot, _)| self.wildcard.get(facts.host.get(dot..)?));
+        let labels = if self.wildcard.is_empty() { "" } else { facts.host };
+        let dots = labels.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
+        let wildcards = dots.filter_map(|(dot, _)| self.wildcard.get(labels.get(dot..)?));
         self.exact
             .get(facts.host)
             .into_iter()

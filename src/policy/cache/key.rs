@@ -176,18 +176,26 @@ pub struct Place<'a> {
     pub query: Option<&'a str>,
 }
 
+/// What comes before the name of the policy in a key's text.
+const CACHE: &str = " cache=";
+/// And before that of the route.
+const ROUTE: &str = " route=";
+
 /// The primary key of a request. Cost: one string, two SipHash passes over it; sorting allocates a list.
 #[must_use]
 pub fn build(facts: &KeyFacts<'_>, params: &KeyParams, seeds: &Seeds) -> CacheKey {
-    let mut text = String::with_capacity(facts.path.len() + facts.query.map_or(0, str::len) + facts.host.len() + 32);
+    // Exactly what a plain key takes, so that nothing has to be given back.
+    let location = facts.host.len() + facts.path.len() + facts.query.map_or(0, |query| 1 + query.len());
+    let named = facts.policy.len() + facts.route.map_or(0, |route| ROUTE.len() + route.len());
+    let mut text = String::with_capacity(facts.scheme.len() + "://".len() + location + CACHE.len() + named);
     text.push_str(facts.scheme);
     text.push_str("://");
     push_location(&mut text, facts.host, facts.path, facts.query, params);
     let location = facts.scheme.len() + "://".len()..text.len();
-    text.push_str(" cache=");
+    text.push_str(CACHE);
     push_value(&mut text, facts.policy.as_bytes());
     if let Some(route) = facts.route {
-        text.push_str(" route=");
+        text.push_str(ROUTE);
         push_value(&mut text, route.as_bytes());
     }
     if let Some(content) = facts.content {

@@ -121,7 +121,13 @@ fn collect(head: &[u8], fields: &[httparse::Header<'_>]) -> Result<Fields, Error
         match name.as_str() {
             "transfer-encoding" => declared.add_coding(field.value),
             "content-length" => declared.add_length(field.value),
-            "connection" => close |= says_close(field.value),
+            "connection" => {
+                close |= says_close(field.value);
+                // About this connection and nothing else: no stage would look at it, but each would have to drop it.
+                if is_keep_alive(field.value) {
+                    continue;
+                }
+            }
             _ => {}
         }
         let value = place(head, field.value).map(|range| copy.slice(range)).unwrap_or_default();
@@ -138,6 +144,11 @@ fn place(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
 
 fn says_close(connection: &[u8]) -> bool {
     connection.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+/// True for the one option that nearly every origin sends.
+fn is_keep_alive(connection: &[u8]) -> bool {
+    connection.eq_ignore_ascii_case(b"keep-alive")
 }
 
 /// Why `httparse` did not accept a head. Runs on refused heads only.
