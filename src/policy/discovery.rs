@@ -4,7 +4,7 @@
 //! without addresses) changes nothing: the last good one stays for as long as it takes. An answer of which a part could
 //! not be had adds endpoints and removes none.
 //!
-//! The next question comes when the records have run out, but never sooner than [`FLOOR`] and never later than the
+//! The next question comes when the records have run out, but never sooner than a second and never later than the
 //! interval; after a failure it comes soon, and less soon with every further one.
 
 use std::cmp::Reverse;

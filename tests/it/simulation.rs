@@ -1,16 +1,18 @@
-//! A farm simulated: thousands of picks, failures, probes and reloads by a seed, with a clock moved by hand.
+//! A farm simulated: thousands of picks, failures, probes, reloads and answers of DNS by a seed, with a clock moved by hand.
 //!
 //! Only the policies are real; sockets and time are not. After every step the promises are checked by rules written down
 //! here once more, not by asking the policy. A failing seed is in the panic's message: `REPLAY_SEED=N cargo test --test it
 //! simulation` replays it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Method;
 use tidegate::error::{ErrorKind, ProxyError, Retry, Stage};
 use tidegate::policy::balance::peak_ewma::Latency;
 use tidegate::policy::balance::{AdminState, Balance, EndpointView, NoEndpoint, PickFacts, Picker};
+use tidegate::policy::discovery::{Answer, DiscoverParams, Discovered, Fault, Found, Source, Step};
 use tidegate::policy::health::active::ActiveHealth;
 use tidegate::policy::health::outlier::{Failing, Failure as Failed, OutlierParams, Outliers};
 use tidegate::policy::health::{HealthParams, ProbeKind, slow_start};
@@ -28,6 +30,9 @@ const BUDGET: f64 = 0.2;
 const MAX_EJECTED: f64 = 0.5;
 const RAMP: Duration = Duration::from_secs(5);
 const PROBES: Duration = Duration::from_secs(2);
+/// Of those endpoints that are found.
+const MAX_FOUND: usize = 5;
+const INTERVAL: Duration = Duration::from_secs(4);
 
 /// How an endpoint does at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,8 @@ enum Mood {
 #[derive(Debug, Clone)]
 struct Endpoint {
     id: u64,
+    /// By DNS; `None` = it is written.
+    found: Option<SocketAddr>,
     weight: u16,
     tier: u8,
     state: AdminState,
@@ -63,6 +70,7 @@ impl Endpoint {
     fn new(id: u64, rng: &mut Rng) -> Self {
         Self {
             id,
+            found: None,
             weight: [1, 1, 2, 3, 5][rng.below(5)],
             tier: u8::from(rng.below(8) == 0),
             state: AdminState::Up,
@@ -97,6 +105,9 @@ struct Farm {
     endpoints: Vec<Endpoint>,
     next_id: u64,
     now: Duration,
+    known: Discovered,
+    /// When DNS is asked again.
+    due: Duration,
     /// Exchanges under way: whose, and when they end.
     running: Vec<(u64, Duration)>,
     outliers: Outliers,
@@ -111,6 +122,8 @@ struct Farm {
     denied: u32,
     retried: u32,
     sick: u32,
+    moves: u32,
+    misses: u32,
 }
 
 impl Farm {
@@ -126,6 +139,8 @@ impl Farm {
             endpoints,
             next_id: 7,
             now: Duration::from_secs(100),
+            known: Discovered::default(),
+            due: Duration::ZERO,
             running: Vec::new(),
             outliers: Outliers::default(),
             budget: Budget::default(),
@@ -136,6 +151,8 @@ impl Farm {
             denied: 0,
             retried: 0,
             sick: 0,
+            moves: 0,
+            misses: 0,
         }
     }
 
@@ -329,17 +346,18 @@ impl Farm {
         }
     }
 
-    /// An edit of the file: endpoints come, go, and change; what stays keeps its state. Turns begin anew.
+    /// An edit of the file: endpoints come, go, and change; what stays keeps its state.
     fn reload(&mut self) {
+        let written: Vec<usize> = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].found.is_none()).collect();
         match self.rng.below(4) {
-            0 if self.endpoints.len() < 10 => {
+            0 if written.len() < 8 => {
                 let mut joined = Endpoint::new(self.next_id, &mut self.rng);
                 self.next_id += 1;
                 joined.back = Some(self.now);
                 self.endpoints.push(joined);
             }
-            1 if self.endpoints.len() > 2 => {
-                let index = self.rng.below(self.endpoints.len());
+            1 if written.len() > 2 => {
+                let index = written[self.rng.below(written.len())];
                 self.gone += self.endpoints.remove(index).attempts;
             }
             2 => {
@@ -352,13 +370,71 @@ impl Farm {
                     [AdminState::Up, AdminState::Up, AdminState::Drain, AdminState::Down][self.rng.below(4)];
             }
         }
-        self.picker = Picker::new(self.balance);
+    }
+
+    /// DNS says what it likes; what is made of it is checked by what an operator is told.
+    fn discover(&mut self) {
+        let anybody = |rng: &mut Rng| Found {
+            address: SocketAddr::from(([10, 0, 0, rng.below(9) as u8], 80)),
+            priority: 0,
+            weight: rng.below(4) as u16,
+        };
+        let ttl = Duration::from_millis(self.rng.below(6_000) as u64);
+        let found: Vec<Found> = (0..self.rng.below(14)).map(|_| anybody(&mut self.rng)).collect();
+        let outcome = match self.rng.below(6) {
+            0 => Err([Fault::NoSuchName, Fault::Empty, Fault::ServerFailure, Fault::Timeout][self.rng.below(4)]),
+            1 => Ok(Answer { found, ttl, missing: Some(Fault::Timeout) }),
+            _ => Ok(Answer { found, ttl, missing: None }),
+        };
+        let before: BTreeSet<SocketAddr> = self.endpoints.iter().filter_map(|e| e.found).collect();
+        let source = Source::Addresses("web.internal".into(), 80);
+        let params = DiscoverParams { source, interval: INTERVAL, max: MAX_FOUND };
+        let Step { next, .. } = self.known.observe(&outcome, &params);
+        self.due = self.now + next;
+        self.check((Duration::from_secs(1)..=INTERVAL).contains(&next), "questions are neither hasty nor rare");
+
+        // As a pool is built: who stays keeps its state, who leaves is forgotten, who joins warms up.
+        let wanted = self.known.endpoints();
+        let addresses: BTreeSet<SocketAddr> = self.known.addresses().collect();
+        for left in self.endpoints.extract_if(.., |e| e.found.is_some_and(|address| !addresses.contains(&address))) {
+            self.gone += left.attempts;
+        }
+        for (params, address) in wanted.iter().zip(self.known.addresses()) {
+            self.check((1..=3).contains(&params.weight), "nobody is found with weight 0");
+            match self.endpoints.iter_mut().find(|e| e.found == Some(address)) {
+                Some(stays) => stays.weight = params.weight,
+                None => {
+                    let new = Endpoint::new(self.next_id, &mut self.rng);
+                    let (found, back) = (Some(address), Some(self.now));
+                    self.next_id += 1;
+                    self.endpoints.push(Endpoint { found, back, weight: params.weight, tier: params.tier, ..new });
+                }
+            }
+        }
+        self.check(addresses.len() <= MAX_FOUND, "endpoints that are found are bounded");
+        self.check(before.is_empty() || !addresses.is_empty(), "whoever had endpoints keeps some");
+        let said = |answer: &Answer| answer.found.iter().map(|one| one.address).collect::<BTreeSet<_>>();
+        match &outcome {
+            Ok(answer) if !answer.found.is_empty() => {
+                let said = said(answer);
+                let all = if answer.missing.is_some() { &said | &before } else { said };
+                self.check(addresses.is_subset(&all), "nobody is made up");
+                self.check(addresses.len() == all.len().min(MAX_FOUND), "nobody is left off for whom there is room");
+                self.check((&before & &all).is_subset(&addresses), "who is there stays before others join");
+                self.moves += u32::from(addresses != before);
+            }
+            Ok(_) | Err(_) => {
+                self.misses += 1;
+                self.check(addresses == before, "what is no answer changes nothing");
+            }
+        }
     }
 
     fn step(&mut self) {
         self.step += 1;
         match self.rng.below(100) {
             0 => self.reload(),
+            31..=33 if self.now >= self.due => self.discover(),
             1..=3 => {
                 let index = self.rng.below(self.endpoints.len());
                 self.endpoints[index].mood =
@@ -406,19 +482,23 @@ impl Farm {
 fn a_farm_keeps_its_promises() {
     let replayed = std::env::var("REPLAY_SEED").ok().map(|seed| seed.parse().expect("a number"));
     let seeds: Vec<u64> = replayed.map_or_else(|| (1..=SEEDS).collect(), |seed| vec![seed]);
-    let mut seen = [0; 4];
+    let mut seen = [0; 6];
     for &seed in &seeds {
         for balance in ALGORITHMS {
             let mut farm = Farm::new(seed, balance);
             for _ in 0..STEPS {
                 farm.step();
             }
-            for (sum, count) in seen.iter_mut().zip([farm.ejections, farm.denied, farm.retried, farm.sick]) {
+            let counts = [farm.ejections, farm.denied, farm.retried, farm.sick, farm.moves, farm.misses];
+            for (sum, count) in seen.iter_mut().zip(counts) {
                 *sum += count;
             }
             farm.settle();
         }
     }
     let enough = replayed.is_some() || seen.iter().all(|count| *count > 100);
-    assert!(enough, "ejections, denied and made retries, sick endpoints: {seen:?} is not much of a test");
+    assert!(
+        enough,
+        "ejections, denied and made retries, sick endpoints, answers, failures: {seen:?} is not much of a test"
+    );
 }
