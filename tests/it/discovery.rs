@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use crate::support::dns::{Dns, Says};
 use crate::support::gate::{Gate, poll};
+use crate::support::h2_origin::{self, H2Origin};
 use crate::support::origin::{Origin, Reply};
+use crate::support::pki::Pki;
 use crate::support::tidegate::{PLAIN, Setup, Tidegate};
 
 const NAME: &str = "web.test";
@@ -267,6 +269,68 @@ fn an_endpoint_that_is_a_name_follows_it_and_lets_connections_go() {
     origins[0].wait_closed(1);
     let row = &gate.status()["pools"][0]["endpoints"][0];
     assert_eq!((row["address"].as_str(), row["failures"].as_u64()), (Some(format!("{NAME}:{port}").as_str()), Some(0)));
+}
+
+#[test]
+fn streams_go_no_longer_where_a_name_was() {
+    let origin = H2Origin::start(|_| h2_origin::Reply::ok("here"));
+    let dns = Dns::start();
+    dns.say(NAME, Says::loopback([1]));
+    let (resolver, port) = (dns.key(), origin.address().port());
+    let pool = format!("[[pool]]\nname = \"web\"\n{resolver}\nprotocol = \"h2\"\nretry = {{ attempts = 1 }}\n");
+    let endpoints = format!("endpoints = [{{ address = \"{NAME}:{port}\" }}]\n");
+    let gate = Setup::new().start_alone(&format!("{PLAIN}{pool}{endpoints}[[route]]\npool = \"web\"\n"));
+    gate.get("/").expect(200);
+    // Nobody listens there: whoever is answered was sent to the old address.
+    dns.say(NAME, Says::loopback([2]));
+    poll("the other address", || (gate.get("/").status == 502).then_some(()));
+    assert_eq!(origin.connections(), 1);
+    dns.say(NAME, Says::loopback([1]));
+    poll("the first address", || (gate.get("/").status == 200).then_some(()));
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn certificates_are_for_the_name_that_was_asked() {
+    let pki = Pki::new();
+    for (what, certified, status) in [
+        ("dns = \"web.test:PORT\"", "web.test", 200),
+        ("dns = \"web.test:PORT\"", "other.test", 502),
+        ("dns = \"_https._tcp.web.test\"", "web.test", 200),
+        // What a record points to is not what was asked for: anybody who can answer could point to his own.
+        ("dns = \"_https._tcp.web.test\"", "a.test", 502),
+    ] {
+        let origin = Origin::tls(pki.origin(&pki.server(&[certified]), false), |_| Reply::ok("x"));
+        let port = origin.address().port();
+        let dns = Dns::start();
+        dns.say("web.test", Says::loopback([1]));
+        dns.say("a.test", Says::loopback([1]));
+        dns.say("_https._tcp.web.test", Says::Services(vec![(1, 1, port, "a.test.")], 9));
+        let text = discovering(&dns, &what.replace("PORT", &port.to_string()), "tls = { ca = \"ca.pem\" }");
+        let gate = Setup::new().file("ca.pem", pki.ca()).start(&text);
+        assert_eq!(gate.get("/").status, status, "{what} {certified}");
+    }
+}
+
+#[test]
+fn a_pool_that_a_reload_brings_begins_with_endpoints() {
+    let origins = Origin::neighbours(2);
+    let dns = Dns::start();
+    dns.say(NAME, Says::loopback([1, 2]));
+    let gate = Tidegate::start(&format!("{PLAIN}[[route]]\nrespond = {{ status = 200, body = \"none yet\" }}\n"));
+    assert_eq!(gate.get("/").expect(200).text(), "none yet");
+    let found = discovering(&dns, &by_name(port(&origins)), "");
+    gate.reload(|text| {
+        text.replace("respond = { status = 200, body = \"none yet\" }", "pool = \"web\"")
+            + found.strip_prefix(PLAIN).unwrap().split("[[route]]").next().unwrap()
+    });
+    assert_eq!(serving(&gate), BTreeSet::from([1, 2]));
+    // Another question: until it is answered, what was found stays.
+    dns.say("other.test", Says::Silence);
+    gate.reload(|text| text.replace(NAME, "other.test"));
+    assert_eq!(serving(&gate), BTreeSet::from([1, 2]));
+    dns.say("other.test", Says::loopback([2]));
+    wait_endpoints(&gate, [2]);
 }
 
 #[test]
