@@ -237,9 +237,9 @@ impl Pool {
         allowed
     }
 
-    /// Attempts ever made at its endpoints.
+    /// Attempts ever made at its endpoints, those that it remembers included: a farm that flaps makes no less traffic.
     fn attempts(&self) -> u64 {
-        self.endpoints.iter().map(|endpoint| endpoint.attempts()).sum()
+        self.endpoints.iter().chain(&self.departed).map(|endpoint| endpoint.attempts()).sum()
     }
 
     /// Takes in how an attempt ended, in a pool that `learns`, and how long its origin took; `None` = it spoke before the
