@@ -1,7 +1,7 @@
 //! Early hints (RFC 8297): what a page is going to ask for, told to the browser while the farm still makes the page.
 //!
 //! What to tell is learned from the pages that went before: the style sheets and scripts that their heads named, once
-//! [`AGREEING`] answers in a row named the same. Only links to the page's own origin are told, at most [`LINKS_MAX`]. A wrong
+//! `AGREEING` answers in a row named the same. Only links to the page's own origin are told, at most [`LINKS_MAX`]. A wrong
 //! hint costs bytes, never correctness; a page that turns out not to be a 200, or to do without what was told, is forgotten.
 
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};

@@ -1,7 +1,7 @@
 //! Style sheets with their links repaired, streaming: what stands in `url()` and behind `@import`.
 //!
 //! One pass over the bytes by as much of CSS Syntax §4 as tells where a URL begins and ends: comments, strings and escapes.
-//! Only a URL that is not complete yet is held back, at most [`URL_MAX`] bytes of it; everything else leaves at once.
+//! Only a URL that is not complete yet is held back, at most `URL_MAX` bytes of it; everything else leaves at once.
 
 use std::sync::Arc;
 

@@ -194,6 +194,7 @@ mod tests {
             ("/bootstrap-datepicker.js", None, None),
             ("/chunk-vendors.js", None, None),
             ("/decade-facade.js", None, None),
+            ("/plants-fabaceae.js", None, None),
             ("/react-ComponentList.js", None, None),
             ("/polyfills-es2015.js", None, None),
             ("/chapter-12.js", None, None),
