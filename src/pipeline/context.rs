@@ -115,6 +115,8 @@ pub(super) struct Trace {
     pub(super) pool: Option<Arc<str>>,
     /// Every attempt, in order; bounded by `retry.attempts` and one silent retry.
     pub(super) attempts: Vec<Attempt>,
+    /// Whose answer it is, where that is not the endpoint of the last attempt.
+    pub(super) answered: Option<Arc<str>>,
     /// Where the time of the last attempt went.
     pub(super) phases: Phases,
 }

@@ -10,6 +10,7 @@ use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderValue, PRAGMA, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::attempts;
 use super::context::{Exchange, Trace};
 use super::dictionary::Member;
 use super::fill::{self, Alone};
@@ -349,17 +350,17 @@ async fn ask(
         order.request.headers.remove(name);
     }
     validation::clear(&mut order.request.headers);
-    let Some(base) = validating else { return forward::send(worker, order, trace).await.map(Answer::New) };
+    let Some(base) = validating else { return attempts::send(worker, order, trace).await.map(Answer::New) };
     let unconditional = order.repeat();
     let is_head = order.request.method == Method::HEAD;
     validation::ask(&mut order.request.headers, base.head().view());
-    let mut reply = forward::send(worker, order, trace).await?;
+    let mut reply = attempts::send(worker, order, trace).await?;
     if reply.response.status == StatusCode::NOT_MODIFIED {
         if validation::confirms(&reply.response.headers, base.head().view()) {
             return Ok(Answer::Confirmed(base, reply));
         }
         // A 304 about something we do not have is no answer (RFC 9111 §4.3.3).
-        reply = forward::send(worker, unconditional, trace).await?;
+        reply = attempts::send(worker, unconditional, trace).await?;
     }
     Ok(if is_head { judge_head(base, reply) } else { Answer::New(reply) })
 }

@@ -1,32 +1,27 @@
-//! To the farm: pick an endpoint, send, retry what may be sent again.
+//! To the farm: the request as the origin is to see it, and what comes back.
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, HOST, HeaderValue, IF_RANGE, RANGE};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, Version};
 
-use super::context::{Exchange, Trace};
-use super::hedge;
+use super::attempts::send;
+use super::context::Exchange;
 use super::range;
 use super::rewrite;
 use super::sticky;
-use super::worker::Worker;
 use crate::body::{Body, Response};
 use crate::clock::Now;
-use crate::error::{ErrorKind, ProxyError, Retry, Stage};
-use crate::observe::{Attempt, Phases};
-use crate::policy::balance::NoEndpoint;
+use crate::error::{ErrorKind, ProxyError, Stage};
 use crate::policy::balance::hash::HashFacts;
 use crate::policy::fields;
-use crate::policy::retry::{self, Again, Failure, RetryFacts};
 use crate::policy::route::pick_split;
 use crate::policy::validators;
 use crate::policy::websocket;
 use crate::snapshot::{Action, Route};
-use crate::upstream::{Answer, OutRequest, Pool, Slot, Timings, Wanted};
+use crate::upstream::{OutRequest, Pool};
 
 /// A request ready for the farm.
 pub(super) struct Order {
@@ -204,207 +199,4 @@ fn pick_pool(split: &[(Arc<Pool>, u32)], random: u64) -> Option<&Arc<Pool>> {
             pick_split(&weights, random).and_then(|index| split.get(index)).map(|(pool, _)| pool)
         }
     }
-}
-
-/// Sends an order, to another endpoint when an attempt fails and `policy::retry` allows it.
-///
-/// # Errors
-/// The last attempt's failure; `NoEndpoint`, `PoolFull`, `QueueFull`, `QueueTimeout` or `Shed` when there was nobody to
-/// try.
-pub(super) async fn send(worker: &Rc<Worker>, order: Order, trace: &mut Trace) -> Result<Reply, ProxyError> {
-    let Order { pool, mut request, key, stay } = order;
-    trace.pool = Some(Arc::clone(&pool.name));
-    let method = request.method.clone();
-    let mut retries =
-        Retries { worker, pool: &pool, method, key, stay, made: 0, silent_used: false, tried: Vec::new() };
-    let mut slot = retries.first().await.map_err(no_endpoint)?;
-    // Once sent, a body is gone that was not at hand.
-    let at_hand = request.body.at_hand();
-    let again = || at_hand.as_ref().and_then(Body::at_hand);
-    loop {
-        let label = Arc::clone(slot.guard.endpoint().label());
-        let mut index = slot.index;
-        let mut sent = worker.now();
-        let outcome = match hedge::delay(&pool, &request).filter(|_| retries.made == 0) {
-            None => worker.connections.send(&pool, slot, &mut request, !retries.silent_used).await,
-            Some(delay) => {
-                // Boxed, and the wait in `first` too: what most exchanges never do takes no room in all of them.
-                let wanted = retries.wanted();
-                let raced = Box::pin(hedge::race(worker, &pool, slot, &mut request, &wanted, delay)).await;
-                (index, sent) = (raced.index, raced.sent);
-                if let Some((loser, attempt)) = raced.lost {
-                    retries.lost(loser);
-                    trace.attempts.push(attempt);
-                }
-                raced.outcome
-            }
-        };
-        let received = worker.now();
-        let mut note = |error| {
-            let endpoint =
-                pool.endpoints.get(index).map_or_else(|| Arc::clone(&label), |live| Arc::clone(live.label()));
-            trace.attempts.push(Attempt { endpoint, error, duration: received.since(sent) });
-        };
-        match outcome {
-            Ok(answer) => {
-                let failure = Failure::Status(answer.response.status.as_u16());
-                let headers = &answer.response.headers;
-                if let Some(body) = again()
-                    && let Some(next) = retries.next(failure, index, true, Some((headers, received)))
-                {
-                    request.body = body;
-                    note(Some("status"));
-                    drop(answer);
-                    slot = next.after_pause().await;
-                    continue;
-                }
-                note(None);
-                trace.phases = phases(&answer);
-                let (endpoint, mut response) = (answer.index, answer.response);
-                clean(&mut response, received, worker);
-                return Ok(Reply { response, sent, received, endpoint });
-            }
-            Err(failed) => {
-                note(Some(failed.error.kind.row().reason));
-                match retries.next(Failure::Error(failed.error), index, failed.replayable, None) {
-                    Some(next) => {
-                        if let Some(body) = again() {
-                            request.body = body;
-                        }
-                        slot = next.after_pause().await;
-                    }
-                    None => return Err(failed.error),
-                }
-            }
-        }
-    }
-}
-
-/// What was tried so far, and where to go on.
-struct Retries<'a> {
-    worker: &'a Worker,
-    pool: &'a Arc<Pool>,
-    method: Method,
-    key: Option<u64>,
-    stay: Option<usize>,
-    /// Attempts, the silent retry not counted.
-    made: u32,
-    silent_used: bool,
-    tried: Vec<usize>,
-}
-
-/// Another attempt: where, and after what pause.
-struct Next {
-    slot: Slot,
-    pause: Duration,
-}
-
-impl Next {
-    async fn after_pause(self) -> Slot {
-        if !self.pause.is_zero() {
-            tokio::time::sleep(self.pause).await;
-        }
-        self.slot
-    }
-}
-
-impl Retries<'_> {
-    fn wanted(&self) -> Wanted<'_> {
-        self.wanted_but(&self.tried)
-    }
-
-    fn wanted_but<'a>(&'a self, tried: &'a [usize]) -> Wanted<'a> {
-        let under_way = self.made > 0 || self.silent_used;
-        Wanted { tried, key: self.key, stay: self.stay, random: self.worker.random(), under_way }
-    }
-
-    /// The slot of the first attempt, waited for where the pool has a queue.
-    async fn first(&self) -> Result<Slot, NoEndpoint> {
-        let wanted = self.wanted();
-        match (self.worker.connections.pick(self.pool, &wanted), self.pool.params.queue) {
-            (Err(NoEndpoint::AllFull), Some(queue)) => {
-                Box::pin(self.worker.connections.wait(self.pool, queue, &wanted)).await
-            }
-            (picked, _) => picked,
-        }
-    }
-
-    /// Notes an attempt that was made beside another and lost.
-    fn lost(&mut self, index: usize) {
-        self.made += 1;
-        self.tried.push(index);
-    }
-
-    /// The slot of the silent retry. An endpoint that has refused to look at a request is asked again only where nobody
-    /// else can be, or the session is there.
-    fn silently(&self, failure: Failure, index: usize) -> Option<Slot> {
-        let refused = matches!(failure, Failure::Error(error) if error.retry == Retry::Unprocessed);
-        let elsewhere = || {
-            let tried: Vec<_> = self.tried.iter().copied().chain([index]).collect();
-            self.worker.connections.pick(self.pool, &self.wanted_but(&tried)).ok()
-        };
-        let elsewhere = if refused && self.stay != Some(index) { elsewhere() } else { None };
-        elsewhere.or_else(|| self.worker.connections.pick(self.pool, &self.wanted()).ok())
-    }
-
-    /// Another attempt after `failure` at the endpoint `index`, where it is allowed, somebody is left to ask, and the
-    /// budget is not spent; otherwise the failure stands. `answer` is the head of an answer that counts as failure, and
-    /// when it came.
-    fn next(
-        &mut self,
-        failure: Failure,
-        index: usize,
-        replayable: bool,
-        answer: Option<(&HeaderMap, Now)>,
-    ) -> Option<Next> {
-        self.made += 1;
-        let facts = RetryFacts {
-            failure,
-            method: &self.method,
-            attempts: self.made,
-            silent_used: self.silent_used,
-            replayable,
-        };
-        let params = &self.pool.params.retry;
-        match retry::may_retry(&facts, params).ok()? {
-            Again::Silent => {
-                self.silent_used = true;
-                self.made -= 1;
-                Some(Next { slot: self.silently(failure, index)?, pause: Duration::ZERO })
-            }
-            Again::Attempt => {
-                let told = answer.and_then(|(headers, now)| retry::retry_after(headers, now.wall));
-                let pause = retry::pause(&facts, told, self.worker.random(), params).ok()?;
-                self.tried.push(index);
-                let slot = self.worker.connections.pick(self.pool, &self.wanted()).ok()?;
-                self.pool.take_retry(retry::is_unsent(failure)).then_some(Next { slot, pause })
-            }
-        }
-    }
-}
-
-fn no_endpoint(nobody: NoEndpoint) -> ProxyError {
-    let kind = match nobody {
-        NoEndpoint::AllFull => ErrorKind::PoolFull,
-        NoEndpoint::QueueFull => ErrorKind::QueueFull,
-        NoEndpoint::QueueTimeout => ErrorKind::QueueTimeout,
-        NoEndpoint::Shed => ErrorKind::Shed,
-        NoEndpoint::NoneHealthy | NoEndpoint::AllTried => ErrorKind::NoEndpoint,
-    };
-    ProxyError::new(kind, Stage::Forward)
-}
-
-fn phases(answer: &Answer) -> Phases {
-    let Timings { connect, tls, first_byte } = answer.timings;
-    Phases { connect, tls, first_byte: Some(first_byte) }
-}
-
-/// Takes the hop out of a response: what is left may be stored and sent on.
-fn clean(response: &mut Response, received: Now, worker: &Worker) {
-    let facts = fields::ResponseFacts {
-        version: Version::HTTP_11,
-        switching: response.status == StatusCode::SWITCHING_PROTOCOLS,
-        now: received,
-    };
-    fields::forward_response(&mut response.headers, facts, &worker.shared.identity);
 }

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attempts::{Begun, Ended};
 use super::forward::repeat;
 use super::worker::Worker;
 use crate::body::Body;
-use crate::clock::Now;
 use crate::observe::Attempt;
-use crate::upstream::{Answer, Failure, OutRequest, Pool, Slot, Wanted};
+use crate::upstream::{Failure, OutRequest, Pool, Slot, Wanted};
 
 /// How long to wait for the first attempt; `None` = no second one.
 pub(super) fn delay(pool: &Pool, request: &OutRequest) -> Option<Duration> {
@@ -23,17 +23,13 @@ pub(super) fn delay(pool: &Pool, request: &OutRequest) -> Option<Duration> {
 
 /// The end of the race.
 pub(super) struct Raced {
-    /// The first answer, or the failure that left nobody.
-    pub(super) outcome: Result<Answer, Failure>,
-    /// When the attempt that made it began.
-    pub(super) sent: Now,
-    /// Whose it is, as index into [`Pool::endpoints`].
-    pub(super) index: usize,
+    /// The attempt with the first answer, or with the failure that left nobody.
+    pub(super) ended: Ended,
     /// The attempt that lost, if there was a second one: its endpoint, and how it went.
     pub(super) lost: Option<(usize, Attempt)>,
 }
 
-/// Sends the request to the endpoint of `slot`, and after `delay` to another one as well.
+/// Sends the request to the endpoint of `slot`, and after `delay` to another one as well, picked as `wanted`.
 pub(super) async fn race(
     worker: &Rc<Worker>,
     pool: &Arc<Pool>,
@@ -43,47 +39,42 @@ pub(super) async fn race(
     delay: Duration,
 ) -> Raced {
     let mut copy = repeat(request);
-    let (index, label) = (slot.index, Arc::clone(slot.guard.endpoint().label()));
-    let sent = worker.now();
-    let alone = |outcome| Raced { outcome, sent, index, lost: None };
+    let by = Begun::now(worker, &slot);
     let mut first = pin!(worker.connections.send(pool, slot, request, true));
     if let Ok(outcome) = tokio::time::timeout(delay, &mut first).await {
-        return alone(outcome);
+        return Raced { ended: Ended { outcome, by }, lost: None };
     }
-    let tried: Vec<_> = wanted.tried.iter().copied().chain([index]).collect();
-    let Ok(other) = worker.connections.pick(pool, &Wanted { tried: &tried, stay: None, under_way: true, ..*wanted })
-    else {
-        return alone(first.await);
+    let Some(other) = rival(worker, pool, by.index, wanted) else {
+        return Raced { ended: Ended { outcome: first.await, by }, lost: None };
     };
-    if !pool.take_hedge() {
-        drop(other);
-        return alone(first.await);
-    }
-    let (other_index, other_label) = (other.index, Arc::clone(other.guard.endpoint().label()));
-    let other_sent = worker.now();
+    let rival = Begun::now(worker, &other);
     let mut second = pin!(worker.connections.send(pool, other, &mut copy, true));
-    let lost = |index, endpoint: &Arc<str>, error, since| {
-        let attempt =
-            Attempt { endpoint: Arc::clone(endpoint), error: Some(error), duration: worker.now().since(since) };
-        Some((index, attempt))
-    };
+    let lost = |loser: Begun, why| Some((loser.index, loser.record(Some(why), worker.now())));
+    let why = |failed: &Failure| failed.error.kind.row().reason;
     tokio::select! {
         biased;
         outcome = &mut first => match outcome {
-            Ok(_) => Raced { outcome, sent, index, lost: lost(other_index, &other_label, LOST, other_sent) },
+            Ok(_) => Raced { ended: Ended { outcome, by }, lost: lost(rival, LOST) },
             Err(failed) => {
-                let lost = lost(index, &label, failed.error.kind.row().reason, sent);
-                Raced { outcome: second.await, sent: other_sent, index: other_index, lost }
+                let lost = lost(by, why(&failed));
+                Raced { ended: Ended { outcome: second.await, by: rival }, lost }
             }
         },
         outcome = &mut second => match outcome {
-            Ok(_) => Raced { outcome, sent: other_sent, index: other_index, lost: lost(index, &label, LOST, sent) },
+            Ok(_) => Raced { ended: Ended { outcome, by: rival }, lost: lost(by, LOST) },
             Err(failed) => {
-                let lost = lost(other_index, &other_label, failed.error.kind.row().reason, other_sent);
-                Raced { outcome: first.await, sent, index, lost }
+                let lost = lost(rival, why(&failed));
+                Raced { ended: Ended { outcome: first.await, by }, lost }
             }
         },
     }
+}
+
+/// A slot at another endpoint than `first`, where there is one and the budget is not spent.
+fn rival(worker: &Worker, pool: &Arc<Pool>, first: usize, wanted: &Wanted<'_>) -> Option<Slot> {
+    let wanted = Wanted { tried: &[first], stay: None, under_way: true, ..*wanted };
+    let slot = worker.connections.pick(pool, &wanted).ok()?;
+    pool.take_hedge().then_some(slot)
 }
 
 /// How the access log calls an attempt that was slower than its hedge, or a hedge that was not needed.

@@ -7,6 +7,7 @@
 //! route ─► guard ─► (purge) ─► lookup ─► (fetch: forward ─► rewrite ─► fill) ─► encode ─► respond
 //! ```
 
+mod attempts;
 mod context;
 mod debug;
 mod dictionary;

@@ -44,7 +44,8 @@ impl Record {
         access.cache_detail = cache.as_ref().and_then(|cache| cache.detail);
         access.dictionary = dictionary;
         access.route = route.map(|route| Arc::clone(&route.name));
-        access.endpoint = trace.attempts.last().map(|attempt| Arc::clone(&attempt.endpoint));
+        let last = || trace.attempts.last().map(|attempt| Arc::clone(&attempt.endpoint));
+        access.endpoint = trace.answered.or_else(last);
         access.pool = trace.pool;
         access.attempts = trace.attempts;
         access.phases = trace.phases;

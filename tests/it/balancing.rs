@@ -560,6 +560,31 @@ fn an_answer_that_nobody_can_better_is_the_clients() {
 }
 
 #[test]
+fn an_answer_outlives_the_failure_to_get_a_better_one() {
+    let keys = "retry = { attempts = 2, on = [\"502\", \"connect\", \"reset\"], backoff = \"0s\" }";
+    let answer = || Reply::new(502).field("X-Whose", "origin");
+    type Worse = fn(&Origin);
+    let table: [(&str, Reply, Reply, Worse); 4] = [
+        ("nobody there", answer().body("sorry"), Reply::ok("x"), Origin::stop),
+        ("cut off", answer().body("sorry"), Reply::raw(""), |_| {}),
+        ("broken", answer().body("sorry"), Reply::raw("SSH-2.0\r\n\r\n"), |_| {}),
+        ("a body still to come", answer().chunk("sor").chunk("ry").last_chunk(&[]), Reply::ok("x"), Origin::stop),
+    ];
+    for (what, refusal, other, worse) in table {
+        let origins = [Origin::always(refusal), Origin::always(other)];
+        let gate = Tidegate::start(&pooled(&[(&origins[0], ""), (&origins[1], ", backup = true")], keys));
+        worse(&origins[1]);
+        let answer = gate.get("/").expect(502);
+        assert_eq!((answer.field("x-whose"), answer.text().as_str()), (Some("origin"), "sorry"), "{what}");
+        assert_eq!(answer.field("proxy-status"), None, "{what}: it is the origin's own");
+        let record = &gate.access_log(1)[0];
+        assert_eq!(record["endpoint"], origins[0].address().to_string(), "{what}");
+        assert_eq!(record["attempts"].as_array().map(Vec::len), Some(2), "{what}: {record}");
+        gate.expect_idle();
+    }
+}
+
+#[test]
 fn a_hedge_overtakes_a_slow_attempt() {
     let held = Gate::new();
     let slow = Origin::always(Reply::ok("slow").hold(&held));
