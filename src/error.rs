@@ -73,6 +73,7 @@ pub enum ErrorKind {
     ConnectTimeout,
     DestinationUnroutable,
     DnsError,
+    TlsTimeout,
     TlsHandshake,
     TlsCertificate,
     ConnectionReset,
@@ -152,6 +153,7 @@ impl ErrorKind {
                 (StatusCode::BAD_GATEWAY, Some("destination_ip_unroutable"), "unroutable", Upstream, false)
             }
             K::DnsError => (StatusCode::BAD_GATEWAY, Some("dns_error"), "dns_error", Upstream, false),
+            K::TlsTimeout => (StatusCode::GATEWAY_TIMEOUT, Some("connection_timeout"), "tls_timeout", Upstream, false),
             K::TlsHandshake => (StatusCode::BAD_GATEWAY, Some("tls_protocol_error"), "tls_handshake", Upstream, false),
             K::TlsCertificate => {
                 (StatusCode::BAD_GATEWAY, Some("tls_certificate_error"), "tls_certificate", Upstream, false)

@@ -127,7 +127,9 @@ impl View for Overview {
             None => ("not_found", Vec::new()),
             Some(Action::Redirect(..)) => ("redirect", Vec::new()),
             Some(Action::Respond(..)) => ("respond", Vec::new()),
-            Some(Action::Forward(split)) => ("forward", split.iter().map(|(pool, _)| pool.name.to_string()).collect()),
+            Some(Action::Forward(forwarding)) => {
+                ("forward", forwarding.destinations.iter().map(|target| target.pool.name.to_string()).collect())
+            }
         };
         let scheme = if finding.listener.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let supposed = Supposed {

@@ -4,6 +4,7 @@
 //! hot path boxes nothing. A body is polled on one worker and need not be `Send`; the two variants that read what other
 //! workers wrote ([`Body::Spool`], [`Body::Stored`]) hold only shared, thread-safe parts.
 
+mod ahead;
 mod filtered;
 pub mod http1;
 pub mod http2;
@@ -16,11 +17,12 @@ mod stored;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::error::ProxyError;
 
+pub use ahead::read_ahead;
 pub use filtered::Filtered;
 pub use memory_file::{FilePiece, MemoryFile};
 pub use message::{Interim, Peer, Request, Response, Sent, TlsPeer, Upgrade};
@@ -62,6 +64,14 @@ pub enum Body {
     Stream(Box<dyn Source>),
 }
 
+/// A body that was to be read to its end.
+pub enum Gathered {
+    /// All of it.
+    Whole(Bytes),
+    /// It is longer than its bound: the body, with the part that was read in front.
+    Longer(Body),
+}
+
 impl Body {
     /// A body out of bytes at hand.
     #[must_use]
@@ -98,6 +108,23 @@ impl Body {
             Self::Stored(stored) => stored.take_file(),
             _ => None,
         }
+    }
+
+    /// Reads a body to its end, if it is no longer than `bound` bytes. Trailers are left out (RFC 9110 §6.5.1). Cost: a
+    /// copy, since a short chunk may hold a long buffer.
+    ///
+    /// # Errors
+    /// The body's own.
+    pub async fn gather(mut self, bound: u64) -> Result<Gathered, ProxyError> {
+        let mut content = BytesMut::new();
+        while let Some(frame) = self.frame().await {
+            let Ok(chunk) = frame?.into_data() else { continue };
+            content.extend_from_slice(&chunk);
+            if content.len() as u64 > bound {
+                return Ok(Gathered::Longer(Self::stream(Sequence::new([Self::full(content), self]))));
+            }
+        }
+        Ok(Gathered::Whole(content.freeze()))
     }
 
     /// The next frame; for use outside of `poll` functions.

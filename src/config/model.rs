@@ -15,10 +15,12 @@ use http::StatusCode;
 use ipnet::IpNet;
 
 use super::source::Location;
+use crate::policy::balance::hash::HashBy;
 use crate::policy::cache::CacheParams;
 use crate::policy::encoding::CompressParams;
 use crate::policy::fields::FieldEdits;
-use crate::policy::pool::{Address, PoolParams};
+use crate::policy::mirror::MirrorParams;
+use crate::policy::pool::{Address, PoolParams, RouteTimeouts};
 use crate::policy::rewrite::RewriteParams;
 use crate::policy::route::{RequestEdits, RouteMatch};
 
@@ -355,11 +357,37 @@ pub struct RouteConfig {
     pub response: FieldEdits,
 }
 
+/// Where the exchanges of a route go, and how.
+#[derive(Debug, Clone)]
+pub struct ForwardConfig {
+    /// `pool` or `split`: indices into `pools` with weights.
+    pub pools: Vec<(usize, u32)>,
+    /// `split_by`; `None` = chance.
+    pub split_by: Option<HashBy>,
+    /// `timeouts`
+    pub timeouts: Option<RouteTimeouts>,
+    /// `mirror`
+    pub mirror: Option<MirrorConfig>,
+    /// `buffer_request` in bytes; `None` = bodies stream.
+    pub buffer_request: Option<usize>,
+    /// `buffer_response` in bytes; `None` = nothing is read ahead.
+    pub buffer_response: Option<usize>,
+}
+
+/// `mirror` of a route.
+#[derive(Debug, Clone)]
+pub struct MirrorConfig {
+    /// Index into `pools`.
+    pub pool: usize,
+    /// What is copied.
+    pub params: MirrorParams,
+}
+
 /// What a route does with what it matches.
 #[derive(Debug, Clone)]
 pub enum RouteAction {
-    /// `pool` or `split`: indices into `pools` with weights.
-    Forward(Vec<(usize, u32)>),
+    /// `pool` or `split`
+    Forward(ForwardConfig),
     /// `redirect`
     Redirect {
         /// `to`, with `$uri`, `$host`, `$path`, `$query` expanded per request.

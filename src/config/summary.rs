@@ -223,14 +223,18 @@ pub(crate) fn pattern(route: &RouteConfig) -> String {
 
 pub(crate) fn action(config: &Config, action: &RouteAction) -> String {
     match action {
-        RouteAction::Forward(pools) => {
+        RouteAction::Forward(forward) => {
             let named = |index: usize| name(&config.pools, Some(index), |pool| &pool.params.name).unwrap_or_default();
-            match pools.as_slice() {
+            let pools = match forward.pools.as_slice() {
                 [(pool, _)] => format!("pool {}", named(*pool)),
                 split => {
                     let shares = split.iter().map(|(pool, weight)| format!("{} x{weight}", named(*pool)));
                     format!("pools {}", shares.collect::<Vec<_>>().join(", "))
                 }
+            };
+            match &forward.mirror {
+                Some(mirror) => format!("{pools}, mirrored to {}", named(mirror.pool)),
+                None => pools,
             }
         }
         RouteAction::Redirect { to, status } => format!("{} {to}", status.as_u16()),

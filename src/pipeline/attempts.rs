@@ -18,6 +18,7 @@ use http::{HeaderMap, StatusCode, Version};
 use super::context::Trace;
 use super::forward::{Order, Reply};
 use super::hedge;
+use super::mirror;
 use super::worker::Worker;
 use crate::body::{Body, Response};
 use crate::clock::Now;
@@ -121,7 +122,10 @@ struct Kept {
 
 impl<'a> Attempts<'a> {
     fn of(worker: &'a Rc<Worker>, order: Order, trace: &'a mut Trace) -> Self {
-        let Order { pool, request, key, stay } = order;
+        let Order { pool, mut request, key, stay, mirror } = order;
+        if let Some(mirror) = mirror {
+            mirror::copy(worker, &mirror, &mut request);
+        }
         (trace.pool, trace.answered) = (Some(Arc::clone(&pool.name)), None);
         let at_hand = request.body.at_hand();
         Self {

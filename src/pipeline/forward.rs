@@ -12,15 +12,16 @@ use super::context::Exchange;
 use super::range;
 use super::rewrite;
 use super::sticky;
-use crate::body::{Body, Response};
+use crate::body::{self, Body, Gathered, Response};
 use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Stage};
-use crate::policy::balance::hash::HashFacts;
+use crate::policy::balance::hash::{HashBy, HashFacts};
 use crate::policy::fields;
-use crate::policy::route::pick_split;
+use crate::policy::grpc;
+use crate::policy::split;
 use crate::policy::validators;
 use crate::policy::websocket;
-use crate::snapshot::{Action, Route};
+use crate::snapshot::{Destination, Forwarding, Mirror, Route};
 use crate::upstream::{OutRequest, Pool};
 
 /// A request ready for the farm.
@@ -33,12 +34,15 @@ pub(super) struct Order {
     pub(super) key: Option<u64>,
     /// The endpoint where the client's session is.
     pub(super) stay: Option<usize>,
+    /// Who gets a copy.
+    pub(super) mirror: Option<Arc<Mirror>>,
 }
 
 impl Order {
-    /// The same order once more. Orders for the cache have no body but one at hand, that of a QUERY.
+    /// The same order once more, of which there is no other copy. Orders for the cache have no body but one at hand, that of
+    /// a QUERY.
     pub(super) fn repeat(&self) -> Self {
-        Self { pool: Arc::clone(&self.pool), request: repeat(&self.request), ..*self }
+        Self { pool: Arc::clone(&self.pool), request: repeat(&self.request), mirror: None, ..*self }
     }
 
     /// The same order for all of it.
@@ -61,6 +65,7 @@ pub(super) fn repeat(request: &OutRequest) -> OutRequest {
         upgrade: request.upgrade,
         websocket_key: request.websocket_key.clone(),
         client: request.client,
+        timeouts: request.timeouts.clone(),
     }
 }
 
@@ -81,6 +86,10 @@ pub(super) struct Reply {
 /// # Errors
 /// Every upstream kind, and the client's own failures while its body was being sent.
 pub(super) async fn run(exchange: &mut Exchange, route: &Route) -> Result<Reply, ProxyError> {
+    let forwarding = route.forwarding();
+    if let Some(bound) = forwarding.and_then(|to| to.buffer_request) {
+        gather(exchange, bound).await?;
+    }
     let mut order = order(exchange, route, false)?;
     order.request.body = std::mem::take(&mut exchange.body);
     let mut whole = None;
@@ -102,7 +111,35 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Route) -> Result<Reply,
         reply = send(&worker, whole, &mut exchange.trace).await?;
     }
     sticky::give(exchange, &pool, &mut reply);
+    if let Some(limit) = forwarding.and_then(|to| to.buffer_response) {
+        read_ahead(&mut reply.response, limit);
+    }
     Ok(reply)
+}
+
+/// Takes the upload in before anything is taken for it, where it is no longer than `bound`: until all of it is here no
+/// endpoint is held, and then it can be sent again. What both sides may stream at once is left alone.
+async fn gather(exchange: &mut Exchange, bound: usize) -> Result<(), ProxyError> {
+    let both_ways = exchange.head.upgrade.is_some() || grpc::is_call(&exchange.head.headers);
+    let longer = exchange.body.exact_len().is_some_and(|length| length > bound as u64);
+    if both_ways || longer || exchange.body.at_hand().is_some() {
+        return Ok(());
+    }
+    // Boxed: what few routes do takes no room in all exchanges.
+    exchange.body = match Box::pin(std::mem::take(&mut exchange.body).gather(bound as u64)).await? {
+        Gathered::Whole(content) => Body::full(content),
+        Gathered::Longer(body) => body,
+    };
+    Ok(())
+}
+
+/// Reads the answer ahead of its client, so that a slow one does not hold the endpoint.
+fn read_ahead(response: &mut Response, limit: usize) {
+    if matches!(response.body, Body::Stream(_)) {
+        let (ahead, reading) = body::read_ahead(std::mem::take(&mut response.body), limit);
+        response.body = ahead;
+        tokio::task::spawn_local(reading);
+    }
 }
 
 /// The request head as the origin is to see it. With `for_cache` it says nothing about the client that happens to ask.
@@ -110,15 +147,10 @@ pub(super) async fn run(exchange: &mut Exchange, route: &Route) -> Result<Reply,
 /// # Errors
 /// `BadRequest` when the route's path edits leave no path.
 pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Result<Order, ProxyError> {
-    let split = match &route.action {
-        Action::Forward(split) => &split[..],
-        Action::Redirect(..) | Action::Respond(..) => &[],
-    };
-    let pool = match &exchange.session {
-        Some(session) => Some(&session.pool),
-        None => pick_pool(split, exchange.worker.random()),
-    };
-    let pool = pool.ok_or_else(|| ProxyError::new(ErrorKind::Internal("route_without_pool"), Stage::Forward))?;
+    let forwarding = route.forwarding();
+    let chosen = forwarding.and_then(|forwarding| choose(forwarding, exchange));
+    let chosen = chosen.ok_or_else(|| ProxyError::new(ErrorKind::Internal("route_without_pool"), Stage::Forward))?;
+    let pool = &chosen.pool;
     let target = route.request.apply(&exchange.uri);
     let target = target.map_err(|fault| ProxyError::new(ErrorKind::BadRequest(fault.token()), Stage::Forward))?;
     let upgrade = exchange.head.upgrade.as_deref().filter(|protocol| !for_cache && fields::may_upgrade(protocol));
@@ -157,15 +189,16 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
         body: if for_cache { exchange.body.at_hand().unwrap_or_default() } else { Body::Empty },
         // Of many who wait for one fetch it is the client that caused it who gets them.
         interim: exchange.head.interim.clone(),
+        timeouts: chosen.timeouts.clone(),
     };
     let stay = exchange.session.as_ref().map(|session| session.endpoint);
-    Ok(Order { pool: Arc::clone(pool), request, key: hash_key(exchange, pool), stay })
+    let key = pool.params.hash.as_ref().and_then(|by| hash_key(exchange, by));
+    Ok(Order { pool: Arc::clone(pool), request, key, stay, mirror: forwarding.and_then(|to| to.mirror.clone()) })
 }
 
 /// What the exchange is hashed by. A fetch for the store goes where the client that caused it belongs: that says nothing
 /// about the client to anybody.
-fn hash_key(exchange: &Exchange, pool: &Pool) -> Option<u64> {
-    let by = pool.params.hash.as_ref()?;
+fn hash_key(exchange: &Exchange, by: &HashBy) -> Option<u64> {
     let facts = HashFacts { client: exchange.peer.client.ip(), uri: &exchange.uri, headers: &exchange.head.headers };
     by.key(&facts)
 }
@@ -190,13 +223,19 @@ fn name_host(headers: &mut HeaderMap, exchange: &Exchange) {
     }
 }
 
-/// `pool`, or the pool of a `split` that the random number falls on.
-fn pick_pool(split: &[(Arc<Pool>, u32)], random: u64) -> Option<&Arc<Pool>> {
-    match split {
-        [(only, _)] => Some(only),
-        _ => {
-            let weights: Vec<_> = split.iter().enumerate().map(|(index, (_, weight))| (index, *weight)).collect();
-            pick_split(&weights, random).and_then(|index| split.get(index)).map(|(pool, _)| pool)
-        }
+/// The pool that has the client's session, or the one that its key or chance falls on.
+fn choose<'a>(forwarding: &'a Forwarding, exchange: &Exchange) -> Option<&'a Destination> {
+    let destinations = &forwarding.destinations;
+    if let Some(session) = &exchange.session {
+        return destinations.iter().find(|to| to.pool.id == session.pool.id);
     }
+    if let [only] = &destinations[..] {
+        return Some(only);
+    }
+    let parts = destinations.iter().map(|to| to.part);
+    let index = match forwarding.split_by.as_ref().and_then(|by| hash_key(exchange, by)) {
+        Some(key) => split::by_key(parts, key),
+        None => split::by_chance(parts, exchange.worker.random()),
+    };
+    destinations.get(index?)
 }

@@ -21,6 +21,7 @@ mod hedge;
 mod hints;
 mod integrity;
 mod lookup;
+mod mirror;
 mod purge;
 mod query;
 mod question;

@@ -1,11 +1,9 @@
 //! The content of a QUERY, gathered for its key (RFC 10008 §2.7): bounded by the policy's `query_body`, and under the client's
 //! own timeouts as it arrives.
 
-use bytes::BytesMut;
-
 use super::context::Exchange;
 use super::question::Asked;
-use crate::body::{Body, Sequence};
+use crate::body::{Body, Gathered};
 use crate::error::ProxyError;
 use crate::policy::cache::CacheParams;
 use crate::policy::cache::bypass::{self, Bypass, Participation};
@@ -30,18 +28,15 @@ pub(super) async fn gather(
     if announced.is_some_and(|length| length > bound) {
         return Ok(Err(Bypass::QueryBodyTooLarge));
     }
-    let mut body = std::mem::take(&mut exchange.body);
-    // Copied: a short chunk may hold a long buffer.
-    let mut content = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(chunk) = frame?.into_data() else { continue };
-        content.extend_from_slice(&chunk);
-        if content.len() as u64 > bound {
-            exchange.body = Body::stream(Sequence::new([Body::full(content), body]));
-            return Ok(Err(Bypass::QueryBodyTooLarge));
+    match std::mem::take(&mut exchange.body).gather(bound).await? {
+        Gathered::Whole(content) => {
+            let digest = ContentDigest::of(&content);
+            exchange.body = Body::full(content);
+            Ok(Ok(digest))
+        }
+        Gathered::Longer(body) => {
+            exchange.body = body;
+            Ok(Err(Bypass::QueryBodyTooLarge))
         }
     }
-    let digest = ContentDigest::of(&content);
-    exchange.body = Body::full(content);
-    Ok(Ok(digest))
 }

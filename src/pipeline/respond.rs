@@ -10,7 +10,7 @@ use super::context::Exchange;
 use super::record::Record;
 use super::worker::Worker;
 use crate::body::{Body, Peer, Response};
-use crate::error::{ErrorKind, ProxyError};
+use crate::error::{ErrorKind, ErrorRow, ProxyError};
 use crate::policy::cache::status::CacheStatus;
 use crate::policy::cache::{range, tags, targeted};
 use crate::policy::grpc;
@@ -66,9 +66,7 @@ fn local_reply(snapshot: &Snapshot, request: Option<&HeaderMap>, error: ProxyErr
     let mut response = Response::new(row.status, Body::full(body));
     response.close = row.closes;
     response.headers.insert(CONTENT_TYPE, content_type);
-    if let Some(token) = row.proxy_status {
-        append(&mut response.headers, PROXY_STATUS, HeaderValue::try_from(format!("tidegate; error={token}")).ok());
-    }
+    append(&mut response.headers, PROXY_STATUS, proxy_status(&row));
     match error.kind {
         // RFC 9110 §15.5.6: a 405 names what is allowed.
         ErrorKind::MethodRefused => {
@@ -100,10 +98,14 @@ fn failed_call(kind: ErrorKind) -> Response {
     response.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response.headers.insert("grpc-status", HeaderValue::from(grpc::code(kind) as u16));
     response.headers.insert("grpc-message", HeaderValue::from_static(row.reason));
-    if let Some(token) = row.proxy_status {
-        append(&mut response.headers, PROXY_STATUS, HeaderValue::try_from(format!("tidegate; error={token}")).ok());
-    }
+    append(&mut response.headers, PROXY_STATUS, proxy_status(&row));
     response
+}
+
+/// `Proxy-Status` (RFC 9209). Several of our reasons share one of the registered error types, so it names the reason too.
+fn proxy_status(row: &ErrorRow) -> Option<HeaderValue> {
+    let token = row.proxy_status?;
+    HeaderValue::try_from(format!("tidegate; error={token}; details=\"{}\"", row.reason)).ok()
 }
 
 /// The built-in body: JSON for clients that ask for JSON and not for HTML, else HTML.

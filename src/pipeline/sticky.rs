@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use super::context::Exchange;
 use super::forward::Reply;
 use crate::policy::cache::cookies;
-use crate::snapshot::{Action, Route};
+use crate::snapshot::{Destination, Route};
 use crate::upstream::Pool;
 
 /// Where a client is to stay.
@@ -27,9 +27,9 @@ pub(super) struct Session {
 /// Takes our cookies out of the request, those of other routes' pools too: a browser sends them all. Of several of this
 /// route's that stand for an endpoint the first wins.
 pub(super) fn take(exchange: &mut Exchange, route: &Route) {
-    let Action::Forward(split) = &route.action else { return };
+    let Some(forwarding) = route.forwarding() else { return };
     let headers = &exchange.head.headers;
-    exchange.session = split.iter().find_map(|(pool, _)| {
+    exchange.session = forwarding.destinations.iter().find_map(|Destination { pool, .. }| {
         let cookie = pool.cookie()?;
         let mut values = cookies::pairs(headers).filter(|(name, _)| *name == cookie);
         let endpoint = values.find_map(|(_, value)| pool.endpoint_of(value))?;

@@ -167,6 +167,35 @@ impl Default for PoolTimeouts {
     }
 }
 
+/// `timeouts` of a route; what is `None` is as its pool says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RouteTimeouts {
+    /// `connect`
+    pub connect: Option<Duration>,
+    /// `first_byte`
+    pub first_byte: Option<Duration>,
+    /// `idle`
+    pub idle: Option<Duration>,
+    /// `total`; zero = no limit.
+    pub total: Option<Duration>,
+}
+
+impl RouteTimeouts {
+    /// Those of the route's exchanges with `pool`.
+    #[must_use]
+    pub fn over(&self, pool: &PoolTimeouts) -> PoolTimeouts {
+        PoolTimeouts {
+            connect: self.connect.unwrap_or(pool.connect),
+            first_byte: self.first_byte.unwrap_or(pool.first_byte),
+            idle: self.idle.unwrap_or(pool.idle),
+            total: match self.total {
+                Some(total) => (!total.is_zero()).then_some(total),
+                None => pool.total,
+            },
+        }
+    }
+}
+
 /// `keep_alive`, per endpoint and worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive {
@@ -179,5 +208,29 @@ pub struct KeepAlive {
 impl Default for KeepAlive {
     fn default() -> Self {
         Self { idle: 64, timeout: Duration::from_secs(50) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_has_its_way_key_by_key() {
+        let seconds = Duration::from_secs;
+        let pool =
+            PoolTimeouts { connect: seconds(1), first_byte: seconds(2), idle: seconds(3), total: Some(seconds(4)) };
+        let none = RouteTimeouts::default();
+        let table = [
+            (none, pool),
+            (RouteTimeouts { connect: Some(seconds(9)), ..none }, PoolTimeouts { connect: seconds(9), ..pool }),
+            (RouteTimeouts { first_byte: Some(seconds(9)), ..none }, PoolTimeouts { first_byte: seconds(9), ..pool }),
+            (RouteTimeouts { idle: Some(seconds(9)), ..none }, PoolTimeouts { idle: seconds(9), ..pool }),
+            (RouteTimeouts { total: Some(seconds(9)), ..none }, PoolTimeouts { total: Some(seconds(9)), ..pool }),
+            (RouteTimeouts { total: Some(Duration::ZERO), ..none }, PoolTimeouts { total: None, ..pool }),
+        ];
+        for (route, expected) in table {
+            assert_eq!(route.over(&pool), expected, "{route:?}");
+        }
     }
 }

@@ -463,20 +463,6 @@ pub fn expand_redirect(to: &str, scheme: &str, host: &str, uri: &NormalUri) -> S
     out
 }
 
-/// The pool that `random` falls on, each as likely as its share of the weights; `None` when no weight is above zero.
-#[must_use]
-pub fn pick_split(split: &[(usize, u32)], random: u64) -> Option<usize> {
-    let total: u64 = split.iter().map(|&(_, weight)| u64::from(weight)).sum();
-    let mut point = random.checked_rem(total)?;
-    for &(pool, weight) in split {
-        match point.checked_sub(u64::from(weight)) {
-            Some(left) => point = left,
-            None => return Some(pool),
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -740,14 +726,5 @@ mod tests {
         ] {
             assert_eq!(expand_redirect(to, "https", "old.example", &uri), expected);
         }
-    }
-
-    #[test]
-    fn a_split_follows_its_weights() {
-        let split = [(7, 95), (8, 0), (9, 5)];
-        let picked = |pool| (0..1000).filter(|&random| pick_split(&split, random) == Some(pool)).count();
-        assert_eq!((picked(7), picked(8), picked(9)), (950, 0, 50));
-        assert_eq!(pick_split(&[], 1), None);
-        assert_eq!(pick_split(&[(1, 0)], 1), None);
     }
 }

@@ -14,7 +14,9 @@ use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{Action, CachePolicy, DictionaryPolicy, ErrorBody, Listener, RedirectToHttps, Rewrite, Route, Snapshot};
+use super::{
+    Action, CachePolicy, DictionaryPolicy, ErrorBody, Forwarding, Listener, RedirectToHttps, Rewrite, Route, Snapshot,
+};
 use crate::clock::{Clock, Now};
 use crate::config::model::{
     self, Config, ListenerConfig, PoolConfig, RewriteConfig, RouteAction, RouteConfig, TlsConfig,
@@ -89,7 +91,7 @@ pub fn build(
         dictionaries: &dictionaries,
         compressions: &compressions,
     };
-    let mut routes: Vec<_> = config.routes.iter().map(|route| build_route(route, &policies)).collect();
+    let mut routes: Vec<_> = config.routes.iter().map(|route| build_route(route, &policies, previous)).collect();
     let heeds_integrity = routes.iter().any(|route| route.recipe.optimisers.heed_integrity());
     let session_cookies: Arc<[String]> = pools.iter().filter_map(|pool| pool.cookie().map(str::to_owned)).collect();
     for route in &mut routes {
@@ -352,12 +354,14 @@ fn build_dictionaries(rewrite: &Rewrite, store: &Store) -> Option<Arc<Dictionary
     Some(Arc::new(DictionaryPolicy { params: params.dictionaries.clone(), shelf }))
 }
 
-fn build_route(route: &RouteConfig, policies: &Policies<'_>) -> Route {
+fn build_route(route: &RouteConfig, policies: &Policies<'_>, previous: Option<&Snapshot>) -> Route {
     let matching = &route.matching;
     let action = match &route.action {
-        RouteAction::Forward(split) => Action::Forward(
-            split.iter().filter_map(|&(pool, weight)| Some((Arc::clone(policies.pools.get(pool)?), weight))).collect(),
-        ),
+        RouteAction::Forward(forward) => {
+            let before = previous.and_then(|previous| previous.routes.iter().find(|old| *old.name == *matching.name));
+            let before = before.and_then(|before| before.forwarding());
+            Action::Forward(Box::new(Forwarding::build(forward, policies.pools, before)))
+        }
         RouteAction::Redirect { to, status } => Action::Redirect(to.clone(), *status),
         RouteAction::Respond { status, body, content_type } => {
             Action::Respond(*status, Bytes::copy_from_slice(body), content_type_value(content_type))

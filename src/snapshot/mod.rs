@@ -7,6 +7,7 @@
 pub mod build;
 pub mod endpoint_files;
 pub mod files;
+mod forwarding;
 pub mod reload;
 pub mod watch;
 
@@ -39,6 +40,8 @@ use crate::policy::uri::NormalUri;
 use crate::store::{Dictionaries, Purge, Share};
 use crate::transform::html::RuleSet;
 use crate::upstream::{Findings, Pool};
+
+pub use forwarding::{Destination, Forwarding, Mirror, MirrorGuard};
 
 /// Everything an exchange decides by.
 #[derive(Debug)]
@@ -86,10 +89,10 @@ impl Snapshot {
             return None;
         }
         let routes = self.routes.iter().map(|route| match &route.action {
-            Action::Forward(split) => {
+            Action::Forward(forwarding) => {
                 let newest = |pool: &Arc<Pool>| pools.iter().find(|next| next.id == pool.id).unwrap_or(pool).clone();
-                let split = split.iter().map(|(pool, weight)| (newest(pool), *weight)).collect();
-                Arc::new(Route { action: Action::Forward(split), ..Route::clone(route) })
+                let action = Action::Forward(Box::new(forwarding.with_pools(newest)));
+                Arc::new(Route { action, ..Route::clone(route) })
             }
             Action::Redirect(..) | Action::Respond(..) => Arc::clone(route),
         });
@@ -191,11 +194,22 @@ pub struct Route {
     pub in_key: bool,
 }
 
+impl Route {
+    /// How it forwards, if it does.
+    #[must_use]
+    pub fn forwarding(&self) -> Option<&Forwarding> {
+        match &self.action {
+            Action::Forward(forwarding) => Some(forwarding),
+            Action::Redirect(..) | Action::Respond(..) => None,
+        }
+    }
+}
+
 /// What a route does with what it matches.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// `pool` or `split`, with weights.
-    Forward(Vec<(Arc<Pool>, u32)>),
+    /// `pool` or `split`
+    Forward(Box<Forwarding>),
     /// `redirect`: the template and the status.
     Redirect(String, StatusCode),
     /// `respond`: status, body and its type.

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,6 @@ use super::client::Connections;
 use super::endpoint::{Endpoint, InFlightGuard};
 use super::http1::{Head, Upload};
 use super::link::Link;
-use super::patience::{Awaited, Exceeded};
 use super::pool::Pool;
 use crate::body::http1::{Decoded, Decoder};
 use crate::body::{Body, Response, Source, Upgrade};
@@ -178,13 +177,9 @@ impl Source for AnswerBody {
         // Time while the client takes nothing is not the origin's silence: every frame came by a read since the last
         // look, so the wait begins with this one.
         let http = &exchange.link.http;
-        let awaited = Awaited::Body(http.read() + http.written());
-        let idle = exchange.pool.params.timeouts.idle;
-        match exchange.link.patience.poll(cx, awaited, Some(idle)) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Exceeded::Silence) => self.fail(ErrorKind::ReadTimeout),
-            Poll::Ready(Exceeded::Total) => self.fail(ErrorKind::TotalTimeout),
-        }
+        let moved = http.read() + http.written();
+        let kind = ready!(exchange.link.patience.poll_body(cx, moved));
+        self.fail(kind)
     }
 
     fn size_hint(&self) -> SizeHint {

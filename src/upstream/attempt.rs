@@ -36,7 +36,7 @@ impl Attempt {
     pub(super) async fn run(self, request: &mut OutRequest, owed: &Owed) -> Result<Response, Failure> {
         let Self { connections, pool, mut link, slot, started, reused } = self;
         link.http.begin();
-        link.patience.begin(started, pool.params.timeouts.total);
+        link.patience.begin(started, request.timeouts(&pool));
         let (read_before, written_before) = (link.http.read(), link.http.written());
         let Some(upload) = write(&mut link, request, &pool, &slot) else {
             let error = ProxyError::new(ErrorKind::BadRequest("target_not_forwardable"), Stage::Forward);
@@ -127,8 +127,7 @@ fn poll_patience(exchange: &mut Exchange, cx: &mut Context<'_>) -> Poll<ErrorKin
         waiting: exchange.upload.as_ref().is_some_and(|upload| upload.waiting()),
         written: exchange.link.http.written(),
     };
-    let bounds = exchange.pool.params.timeouts;
-    exchange.link.patience.poll_head(cx, progress, &bounds)
+    exchange.link.patience.poll_head(cx, progress)
 }
 
 /// Why a 101 is none: nobody asked for it, it is to another protocol than the one asked for, or it came before the whole

@@ -1,7 +1,7 @@
 //! The HTTP client of one worker: pick, send, and the wait for the response head.
 //!
 //! One attempt of one exchange is: [`Connections::pick`] a slot, [`Connections::send`] the request on an idle connection
-//! or a new one, read the answer's body. The timeouts of the pool hold throughout: `connect` for TCP and TLS, `idle` for
+//! or a new one, read the answer's body. The timeouts of the pool, or of the route, hold throughout: `connect` for TCP and TLS, `idle` for
 //! an origin that does not take the request body, `first_byte` from the last byte sent to the head, `idle` again inside
 //! the answer's body, `total` over all of it.
 
@@ -31,7 +31,7 @@ use crate::clock::Now;
 use crate::error::{ErrorKind, ProxyError, Retry, Stage};
 use crate::policy::balance::{Balance, EndpointView, NoEndpoint, PickFacts, Picker};
 use crate::policy::health::outlier::Failing;
-use crate::policy::pool::{OriginProtocol, QueueParams};
+use crate::policy::pool::{OriginProtocol, PoolTimeouts, QueueParams};
 
 /// A request as the origin is to see it.
 #[derive(Debug)]
@@ -54,9 +54,16 @@ pub struct OutRequest {
     pub websocket_key: Option<HeaderValue>,
     /// The client's address and the one it connected to, for `send_proxy_protocol`; `None` = on behalf of nobody.
     pub client: Option<(SocketAddr, SocketAddr)>,
+    /// How long the origin may take; `None` = as long as its pool says.
+    pub timeouts: Option<Arc<PoolTimeouts>>,
 }
 
 impl OutRequest {
+    /// How long an origin of `pool` may take.
+    pub(super) fn timeouts<'a>(&'a self, pool: &'a Pool) -> &'a PoolTimeouts {
+        self.timeouts.as_deref().unwrap_or(&pool.params.timeouts)
+    }
+
     /// Takes back what a failed attempt left of an upload: `None` = there was none, `Some(None)` = a part of it is gone.
     /// Returns whether the request is as it was.
     #[expect(clippy::option_option, reason = "the outer one is the upload")]
@@ -336,12 +343,18 @@ impl Connections {
         {
             return Ok(Carried { carrier: Carrier::Link(link), reused: true });
         }
-        let place =
-            Place { pool, index, endpoint, limit: connect_limit(pool), tunnel: request.upgrade, again: !allow_reuse };
+        let place = Place {
+            pool,
+            index,
+            endpoint,
+            limit: connect_limit(request.timeouts(pool)),
+            tunnel: request.upgrade,
+            again: !allow_reuse,
+        };
         Ok(match self.http2.acquire(place, timings).await? {
             Acquired::Stream(lease, reused) => Carried { carrier: Carrier::Stream(lease), reused },
             Acquired::Http1(stream, lead) => {
-                let link = Link::new(stream, lead, Arc::clone(endpoint), pool.params.timeouts.first_byte);
+                let link = Link::new(stream, lead, Arc::clone(endpoint), request.timeouts(pool));
                 Carried { carrier: Carrier::Link(Box::new(link)), reused: false }
             }
         })
@@ -410,14 +423,14 @@ fn verdict(outcome: &Result<Response, Failure>) -> Option<Option<Failing>> {
 async fn open(going: &Going<'_>, timings: &mut Timings) -> Result<Box<Link>, ErrorKind> {
     let Going { pool, index, endpoint, request, .. } = *going;
     let opening = Opening { client: request.client, http1: true };
-    let connected = connect(pool, index, connect_limit(pool), opening).await?;
+    let bounds = request.timeouts(pool);
+    let connected = connect(pool, index, connect_limit(bounds), opening).await?;
     endpoint.count_connect();
     timings.connect = Some(connected.connect);
     timings.tls = connected.tls;
-    Ok(Box::new(Link::new(connected.stream, connected.lead, Arc::clone(endpoint), pool.params.timeouts.first_byte)))
+    Ok(Box::new(Link::new(connected.stream, connected.lead, Arc::clone(endpoint), bounds)))
 }
 
-fn connect_limit(pool: &Pool) -> Duration {
-    let bounds = pool.params.timeouts;
+fn connect_limit(bounds: &PoolTimeouts) -> Duration {
     bounds.total.map_or(bounds.connect, |total| total.min(bounds.connect))
 }

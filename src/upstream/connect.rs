@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::Endpoint;
@@ -51,12 +52,39 @@ pub(super) async fn connect(
     limit: Duration,
     opening: Opening,
 ) -> Result<Connected, ErrorKind> {
-    let endpoint = pool.endpoints.get(index).ok_or(ErrorKind::NoEndpoint)?;
-    tokio::time::timeout(limit, open(pool, index, endpoint, opening)).await.unwrap_or(Err(ErrorKind::ConnectTimeout))
+    connect_by(now() + limit, pool, index, opening).await
 }
 
-async fn open(pool: &Pool, index: usize, endpoint: &Endpoint, opening: Opening) -> Result<Connected, ErrorKind> {
+/// The same until `deadline`.
+pub(super) async fn connect_by(
+    deadline: Instant,
+    pool: &Pool,
+    index: usize,
+    opening: Opening,
+) -> Result<Connected, ErrorKind> {
+    let endpoint = pool.endpoints.get(index).ok_or(ErrorKind::NoEndpoint)?;
     let started = now();
+    let opened = open(pool, endpoint, opening);
+    let (plain, lead) = timeout_at(deadline.into(), opened).await.unwrap_or(Err(ErrorKind::ConnectTimeout))?;
+    let opened = now();
+    let connect = opened - started;
+    let (Some(tls), Some(name)) = (&pool.tls, pool.server_name(index)) else {
+        let http2 = pool.params.protocol == OriginProtocol::Http2 && !opening.http1;
+        return Ok(Connected { stream: Stream::Plain(plain), connect, tls: None, http2, lead });
+    };
+    let connector = TlsConnector::from(if opening.http1 { tls.http1() } else { tls.config() });
+    let handshake = timeout_at(deadline.into(), connector.connect(name.clone(), plain));
+    let stream =
+        handshake.await.map_err(|_late| ErrorKind::TlsTimeout)?.map_err(|error| fault::of_handshake(&error))?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+    if !http2 && pool.params.protocol == OriginProtocol::Http2 {
+        return Err(ErrorKind::TlsHandshake);
+    }
+    Ok(Connected { stream: Stream::Tls(Box::new(stream)), connect, tls: Some(now() - opened), http2, lead })
+}
+
+/// A plain stream, with the PROXY protocol header already on its way, and where it leads.
+async fn open(pool: &Pool, endpoint: &Endpoint, opening: Opening) -> Result<(Plain, Option<Lead>), ErrorKind> {
     let (mut plain, lead) = match endpoint.address() {
         Address::Ip(address) => (tcp(*address).await?, None),
         Address::Name(..) => named(endpoint).await?,
@@ -68,20 +96,7 @@ async fn open(pool: &Pool, index: usize, endpoint: &Endpoint, opening: Opening) 
         let header = proxy_protocol::header(version, opening.client);
         plain.write_all(&header).await.map_err(|error| fault::of_connect(&error))?;
     }
-    let opened = now();
-    let connect = opened - started;
-    let (Some(tls), Some(name)) = (&pool.tls, pool.server_name(index)) else {
-        let http2 = pool.params.protocol == OriginProtocol::Http2 && !opening.http1;
-        return Ok(Connected { stream: Stream::Plain(plain), connect, tls: None, http2, lead });
-    };
-    let handshake =
-        TlsConnector::from(if opening.http1 { tls.http1() } else { tls.config() }).connect(name.clone(), plain).await;
-    let stream = handshake.map_err(|error| fault::of_handshake(&error))?;
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-    if !http2 && pool.params.protocol == OriginProtocol::Http2 {
-        return Err(ErrorKind::TlsHandshake);
-    }
-    Ok(Connected { stream: Stream::Tls(Box::new(stream)), connect, tls: Some(now() - opened), http2, lead })
+    Ok((plain, lead))
 }
 
 async fn tcp(address: SocketAddr) -> Result<Plain, ErrorKind> {

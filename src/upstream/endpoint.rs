@@ -24,11 +24,12 @@ use crate::policy::pool::Address;
 const PROBES_KEPT: usize = 16;
 
 /// The failures that are counted one by one; the order is that of the counters.
-const FAILURES: [ErrorKind; 15] = [
+const FAILURES: [ErrorKind; 16] = [
     ErrorKind::ConnectRefused,
     ErrorKind::ConnectTimeout,
     ErrorKind::DestinationUnroutable,
     ErrorKind::DnsError,
+    ErrorKind::TlsTimeout,
     ErrorKind::TlsHandshake,
     ErrorKind::TlsCertificate,
     ErrorKind::ConnectionReset,

@@ -1,13 +1,13 @@
 //! One connection of a worker to an endpoint, busy or idle, with everything that is made once per connection.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::http1::Connection;
 use super::names::Lead;
 use super::patience::Patience;
 use super::stream::Stream;
+use crate::policy::pool::PoolTimeouts;
 
 /// A connection to an endpoint and the patience with it.
 pub(super) struct Link {
@@ -18,8 +18,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// HTTP/1.1 over a fresh stream. `first_wait` is how long its first exchange will wait at most.
-    pub(super) fn new(stream: Stream, lead: Option<Lead>, endpoint: Arc<Endpoint>, first_wait: Duration) -> Self {
-        Self { http: Connection::new(stream, Some(endpoint)), patience: Patience::new(first_wait), lead }
+    /// HTTP/1.1 over a fresh stream, whose first exchange has these `bounds`.
+    pub(super) fn new(stream: Stream, lead: Option<Lead>, endpoint: Arc<Endpoint>, bounds: &PoolTimeouts) -> Self {
+        Self { http: Connection::new(stream, Some(endpoint)), patience: Patience::new(bounds), lead }
     }
 }

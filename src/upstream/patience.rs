@@ -13,18 +13,9 @@ use super::connect::now;
 use crate::error::ErrorKind;
 use crate::policy::pool::PoolTimeouts;
 
-/// Which bound was hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exceeded {
-    /// Nothing moved for as long as it may.
-    Silence,
-    /// The exchange as a whole took too long.
-    Total,
-}
-
 /// Who owes what, and how far it has come: while two looks find the same, nothing has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Awaited {
+enum Awaited {
     /// The client owes the next piece of the request.
     Client,
     /// The origin owes the head, or room for more of the request, after so many bytes written.
@@ -50,30 +41,29 @@ pub(super) struct Patience {
     awaited: Awaited,
     /// When `awaited` last changed.
     since: Instant,
+    /// Those of the exchange under way.
+    bounds: PoolTimeouts,
     total: Option<Instant>,
 }
 
 impl Patience {
-    /// A timer for a new connection; `first` is the first bound it will be asked for.
-    pub(super) fn new(first: Duration) -> Self {
-        let sleep = Box::pin(tokio::time::sleep(first));
+    /// A timer for a new connection, whose first exchange has these `bounds`.
+    pub(super) fn new(bounds: &PoolTimeouts) -> Self {
+        let sleep = Box::pin(tokio::time::sleep(bounds.first_byte));
         let since = now();
-        Self { sleep, awaited: Awaited::Head(0), since, total: None }
+        Self { sleep, awaited: Awaited::Head(0), since, bounds: *bounds, total: None }
     }
 
-    /// Begins an exchange at `started`.
-    pub(super) fn begin(&mut self, started: Instant, total: Option<Duration>) {
+    /// Begins an exchange at `started` within `bounds`.
+    pub(super) fn begin(&mut self, started: Instant, bounds: &PoolTimeouts) {
         self.since = started;
-        self.total = total.and_then(|total| started.checked_add(total));
+        self.bounds = *bounds;
+        self.total = bounds.total.and_then(|total| started.checked_add(total));
     }
 
     /// Ready with the timeout that was hit while waiting for a head.
-    pub(super) fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        progress: Progress,
-        bounds: &PoolTimeouts,
-    ) -> Poll<ErrorKind> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>, progress: Progress) -> Poll<ErrorKind> {
+        let bounds = &self.bounds;
         let sent = Awaited::Head(progress.written);
         let (awaited, silence, kind) = match (progress.sent, progress.waiting) {
             (true, _) => (sent, Some(bounds.first_byte), ErrorKind::FirstByteTimeout),
@@ -81,15 +71,23 @@ impl Patience {
             // A slow client is the listener's business.
             (false, true) => (Awaited::Client, None, ErrorKind::BodyTimeout),
         };
-        self.poll(cx, awaited, silence).map(|exceeded| match exceeded {
-            Exceeded::Silence => kind,
-            Exceeded::Total => ErrorKind::TotalTimeout,
-        })
+        self.poll(cx, awaited, silence, kind)
     }
 
-    /// Ready when `awaited` has been the same for `silence` (`None` = for ever), or the total is used up. Cost while
-    /// things move: one clock reading per call.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, awaited: Awaited, silence: Option<Duration>) -> Poll<Exceeded> {
+    /// Ready with the timeout that was hit inside a body, after so many bytes `moved` either way.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<ErrorKind> {
+        self.poll(cx, Awaited::Body(moved), Some(self.bounds.idle), ErrorKind::ReadTimeout)
+    }
+
+    /// Ready with `kind` when `awaited` has been the same for `silence` (`None` = for ever), or when the total is used up.
+    /// Cost while things move: one clock reading per call.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        awaited: Awaited,
+        silence: Option<Duration>,
+        kind: ErrorKind,
+    ) -> Poll<ErrorKind> {
         if awaited != self.awaited {
             self.awaited = awaited;
             self.since = now();
@@ -108,7 +106,7 @@ impl Patience {
             let now = now();
             if now >= due {
                 let total = self.total.is_some_and(|total| now >= total);
-                return Poll::Ready(if total { Exceeded::Total } else { Exceeded::Silence });
+                return Poll::Ready(if total { ErrorKind::TotalTimeout } else { kind });
             }
             self.sleep.as_mut().reset(due.into());
         }

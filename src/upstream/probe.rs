@@ -233,6 +233,7 @@ fn question(
         upgrade: false,
         websocket_key: None,
         client: None,
+        timeouts: None,
     };
     http2::head(&request, Place { pool, index, endpoint, limit, tunnel: false, again: false }, None)
 }

@@ -263,6 +263,7 @@ pub(super) fn request(method: Method, body: Body) -> OutRequest {
         upgrade: false,
         websocket_key: None,
         client: None,
+        timeouts: None,
     }
 }
 
@@ -1029,7 +1030,7 @@ async fn origins_are_verified_unless_told_otherwise() {
     }
     let plain = Origin::start(vec![vec![Head, Send(OK)]]).await;
     let pool = secure(&plain, TlsSpec { insecure: true, ..TlsSpec::default() });
-    assert_eq!(outcome(&Rc::new(Connections::new()), &pool, get()).await, "connect_timeout NothingSent");
+    assert_eq!(outcome(&Rc::new(Connections::new()), &pool, get()).await, "tls_timeout NothingSent");
 }
 
 #[tokio::test]

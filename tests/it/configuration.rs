@@ -7,11 +7,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tidegate::config::model::{AccessFormat, RouteAction, TemplatePart};
 use tidegate::config::{self, Config, Diagnostic, Files, Outcome, summary};
+use tidegate::policy::balance::hash::HashBy;
 use tidegate::policy::health::ProbeKind;
-use tidegate::policy::pool::{KeepAlive, PoolTimeouts};
+use tidegate::policy::mirror::MirrorParams;
+use tidegate::policy::pool::{KeepAlive, PoolTimeouts, RouteTimeouts};
 use tidegate::policy::retry::RetryParams;
 use tidegate::policy::rewrite::ElementAction;
 
@@ -191,7 +194,16 @@ fn what_is_written_arrives() {
     assert_eq!(config.admin.token.as_deref(), Some("0123456789abcdef0123456789abcdef"));
     assert_eq!(config.errors[&503].content_type, "text/html; charset=utf-8");
     let RouteAction::Forward(split) = &config.routes[0].action else { panic!("{:?}", config.routes[0].action) };
-    assert_eq!(split, &[(0, 95), (1, 5)]);
+    assert_eq!(split.pools, [(0, 95), (1, 5)]);
+    assert_eq!(split.split_by, Some(HashBy::Cookie("session".into())));
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let timeouts =
+        RouteTimeouts { connect: seconds(1), first_byte: seconds(2), idle: seconds(3), total: Some(Duration::ZERO) };
+    assert_eq!(split.timeouts, Some(timeouts));
+    let mirror = split.mirror.as_ref().map(|mirror| (mirror.pool, mirror.params.clone()));
+    let params = MirrorParams { share: 0.1, unsafe_methods: true, max_in_flight: 10, max_body: 1024 };
+    assert_eq!(mirror, Some((2, params)));
+    assert_eq!((split.buffer_request, split.buffer_response), (Some(64 << 10), Some(1 << 20)));
     let expected = ProbeKind::Http {
         path: "/healthz".to_owned(),
         expect: vec![200..=200, 204..=204, 301..=302],

@@ -73,6 +73,10 @@ mod reload;
 mod limits;
 // Origins that are dead, slow, broken or lying; clients that go away.
 mod faults;
+// How long they may take, by pool and by route.
+mod timeouts;
+// Splits by client, mirrors, buffers on both sides.
+mod traffic;
 // Access log, metrics, status, an orderly end.
 mod observing;
 // Signals, users, sockets, second instances; what a reload may change.

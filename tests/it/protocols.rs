@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::support::client::{Answer, Client, Request};
 use crate::support::frames::{Frames, Manners, Step, code, head};
-use crate::support::gate::Gate;
+use crate::support::gate::{Gate, next_second};
 use crate::support::h2;
 use crate::support::h2_origin::{H2Origin, Habits, Reply};
 use crate::support::origin::{self, Origin};
@@ -155,7 +155,7 @@ fn who_finds_no_stream_waits_for_one_within_bounds() {
     let holding = [hold(), hold()];
     origin.wait_open(2);
     let answer = gate.get("/").expect(503);
-    assert_eq!(answer.field("proxy-status"), Some("tidegate; error=connection_limit_reached"));
+    assert_eq!(answer.field("proxy-status"), Some("tidegate; error=connection_limit_reached; details=\"pool_full\""));
     shut.open();
     holding.into_iter().for_each(|holding| drop(holding.join().unwrap()));
     gate.get("/").expect(200);
@@ -286,6 +286,53 @@ fn who_goes_away_resets_a_stream_and_not_the_connection() {
     gate.get("/").expect(200);
     assert_eq!(origin.connections(), 1);
     shut.open();
+}
+
+#[test]
+fn an_origin_that_is_silent_for_long_is_asked_whether_it_lives() {
+    // The one never reads again, the other answers the PING and then, at last, the request.
+    let never = Gate::new();
+    let dead = Frames::always(vec![Step::Wait(never.clone())]);
+    let answer = vec![head(200), Step::Data(b"at last".to_vec(), true)];
+    let slow = Frames::start(Manners { on_ping: answer, ..Manners::good() }, |_| Vec::new());
+    let patient = "timeouts = { first_byte = \"10m\" }\nretry = { attempts = 1 }";
+    let gates = [&dead, &slow].map(|origin| one_worker(origin.address(), patient));
+    let [mut first, mut second] = [gates[0].client(), gates[1].client()];
+    first.wait_up_to(std::time::Duration::from_secs(60));
+    second.wait_up_to(std::time::Duration::from_secs(60));
+    first.send(Request::get("/").bytes());
+    second.send(Request::get("/").bytes());
+    assert_eq!(second.answer("GET").expect("an answer").expect(200).text(), "at last");
+    let answer = first.answer("GET").expect("an answer").expect(502);
+    assert_eq!(
+        answer.field("proxy-status"),
+        Some("tidegate; error=connection_terminated; details=\"connection_reset\"")
+    );
+    gates.iter().for_each(Tidegate::expect_idle);
+    never.open();
+}
+
+#[test]
+fn a_kept_connection_is_closed_when_its_time_is_over() {
+    let origin = Origin::always(origin::Reply::ok("x"));
+    let keys = "keep_alive = { timeout = \"1s\" }";
+    let gate = Setup::new().start_alone(&text(origin.address(), keys).replace("protocol = \"h2\"\n", ""));
+    gate.get("/").expect(200);
+    gate.get("/").expect(200);
+    assert_eq!(origin.connections(), 1);
+    // Nobody asks for anything: the sweep alone does it.
+    origin.wait_closed(1);
+    gate.get("/").expect(200);
+    assert_eq!(origin.connections(), 2);
+    let origin = H2Origin::start(|_| Reply::ok("x"));
+    let gate = one_worker(origin.address(), keys);
+    gate.get("/").expect(200);
+    // Its time and the time between two sweeps.
+    for _ in 0..3 {
+        next_second();
+    }
+    gate.get("/").expect(200);
+    assert_eq!(origin.connections(), 2);
 }
 
 #[test]

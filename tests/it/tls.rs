@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ProtocolVersion};
 
 use crate::support::client::{Client, Request};
+use crate::support::gate::poll;
 use crate::support::h2;
 use crate::support::origin::{Origin, Reply};
 use crate::support::pki::{Issued, Pki, Wishes};
@@ -268,6 +269,56 @@ fn proxy_protocol_is_read_from_trusted_sources_only() {
         let answer = client.answer("GET").map(|answer| answer.status);
         assert_eq!(answer == Some(200), !served, "{trusted}, no header: {answer:?}");
     }
+}
+
+#[test]
+fn the_certificate_shown_to_origins_is_replaced_with_its_files() {
+    let (pki, stranger) = (Pki::new(), Pki::new());
+    let demanding = Origin::tls(pki.origin(&pki.server(&["farm.example"]), true), |_| Reply::ok("x"));
+    let client = "client = { cert = \"gate.pem\", key = \"gate.key\" }";
+    let tls = format!("tls = {{ ca = \"ca.pem\", server_name = \"farm.example\", {client} }}");
+    let [good, bad, better] = [pki.client("one"), stranger.client("two"), pki.client("three")];
+    let setup = Setup::new().file("ca.pem", pki.ca()).certificate("gate", &good);
+    let web = pool("web", &[&demanding], &tls);
+    let gate = setup.start(&format!("{PLAIN}{web}[[route]]\npool = \"web\"\n"));
+    gate.get("/").expect(200);
+    for (certificate, status) in [(&bad, 502), (&better, 200)] {
+        let before = demanding.connections();
+        gate.write("gate.key", &certificate.key);
+        gate.write("gate.pem", &certificate.cert);
+        // Connections that were opened with the old one serve nobody any more.
+        poll("the new certificate to be shown", || {
+            let answer = gate.get("/");
+            (answer.status == status && demanding.connections() > before).then_some(())
+        });
+        for _ in 0..4 {
+            gate.get("/").expect(status);
+        }
+    }
+    gate.expect_idle();
+}
+
+#[test]
+fn who_does_not_verify_is_told_so_everywhere() {
+    let pki = Pki::new();
+    let origin = Origin::tls(pki.origin(&pki.server(&["farm.example"]), false), |_| Reply::ok("x"));
+    let [open, sure] = ["open", "sure"].map(|name| {
+        let tls = if name == "open" { "insecure = true" } else { "ca = \"ca.pem\"" };
+        pool(name, &[&origin], &format!("tls = {{ {tls} }}"))
+    });
+    let routes = "[[route]]\npool = \"open\"\n[[route]]\npath = \"/sure\"\npool = \"sure\"\n";
+    let gate = Setup::new().file("ca.pem", pki.ca()).start(&format!("{PLAIN}{open}{sure}{routes}"));
+    gate.get("/").expect(200);
+    gate.wait_words("insecure = true: origin certificates are not verified");
+    let status = gate.status();
+    let shown: Vec<_> = status["pools"].as_array().unwrap().iter().map(|pool| &pool["insecure"]).collect();
+    assert_eq!(shown, [true, false]);
+    let metrics = gate.metrics();
+    assert!(metrics.contains("tidegate_pool_insecure{pool=\"open\"} 1"), "{metrics}");
+    assert!(!metrics.contains("tidegate_pool_insecure{pool=\"sure\"} 1"), "{metrics}");
+    let words = gate.tell("status").expect("a status");
+    let said: Vec<_> = words.lines().filter(|line| line.contains("NOT verified")).collect();
+    assert!(said.len() == 1 && said[0].contains("pool open"), "{words}");
 }
 
 #[test]

@@ -4,9 +4,10 @@ use http::Method;
 use ipnet::IpNet;
 use regex::Regex;
 
+use super::{DAY, HOUR, KIB, MIB};
 use crate::config::shape::{List, Map};
 use crate::config::table::table;
-use crate::config::units::{Int, Name};
+use crate::config::units::{Int, Name, Share, Size, Span};
 use http::HeaderName;
 
 table! {
@@ -28,6 +29,19 @@ table! {
         pool: Name,
         /// Several pools that share the traffic by weight.
         split: List<RawSplit, 1>,
+        /// What keeps a client with its pool of a split: client-ip, uri, header:NAME or cookie:NAME; whoever has no such
+        /// header or cookie goes anywhere. Absent: chance decides each time.
+        split_by: String,
+        /// How long the origin may take, where that is not as its pool says.
+        timeouts: RawRouteTimeouts,
+        /// Sends copies of what goes to the farm to another pool, too. Absent: none.
+        mirror: RawMirror,
+        /// Request bodies up to this size are read as a whole before an endpoint is taken, so that a slow upload holds
+        /// none; what is longer streams from there on. Not for gRPC and upgrades. Absent: all stream.
+        buffer_request: Size<1, { 16 * MIB }>,
+        /// How far an answer may be read ahead of its client, so that a slow one does not hold an endpoint. Absent: it
+        /// is read as the client takes it.
+        buffer_response: Size<KIB, { 64 * MIB }>,
         /// Answers with a redirect.
         redirect: RawRedirect,
         /// Answers with a fixed response.
@@ -73,6 +87,37 @@ table! {
         pool: Name [required],
         /// Its share relative to the others.
         weight: Int<0, 1_000_000> [required],
+    }
+}
+
+table! {
+    /// How long the origin may take; what is absent is as its pool says.
+    RawRouteTimeouts {
+        /// TCP and TLS together.
+        connect: Span<10, HOUR>,
+        /// From the last byte sent to the end of the response head.
+        first_byte: Span<10, DAY>,
+        /// Longest silence inside a body.
+        idle: Span<10, DAY>,
+        /// The whole exchange with the origin; 0s is no limit.
+        total: Span<0, DAY>,
+    }
+}
+
+table! {
+    /// Copies of requests for another pool, marked with X-Mirrored: 1; their answers are discarded. The original neither
+    /// waits for its copy nor fails with it.
+    RawMirror {
+        /// The pool that gets the copies.
+        pool: Name [required],
+        /// The share of the requests that is copied.
+        share: Share = Share(1.0),
+        /// Copies what may change something (POST, PUT, DELETE …) too, not only GET, HEAD and OPTIONS.
+        unsafe_methods: bool = false,
+        /// Copies under way at once, over all workers; further requests are not copied.
+        max_in_flight: Int<1, 100_000> = Int(100),
+        /// The longest request body that is copied; a request with a longer one is not.
+        max_body: Size<0, { 16 * MIB }> = Size(64 * KIB),
     }
 }
 

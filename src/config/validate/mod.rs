@@ -7,6 +7,7 @@ mod cache;
 mod compress;
 pub(super) mod discover;
 mod fields;
+mod forward;
 mod listener;
 mod names;
 mod page;

@@ -114,6 +114,11 @@ impl Validation<'_> {
             let what = "has no effect without balance = \"hash\"";
             self.faults.push(given.place.fault(what, "add balance = \"hash\", or remove it"));
         }
+        self.hash_by(given)
+    }
+
+    /// What requests are told apart by.
+    pub(super) fn hash_by(&mut self, given: &Given<String>) -> Option<HashBy> {
         let by = hash_by(given);
         if by.is_none() {
             let what =

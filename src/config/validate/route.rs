@@ -8,7 +8,7 @@ use super::fields::Message;
 use super::page::{PLAIN_TEXT, content_type};
 use super::{Named, Validation, items};
 use crate::config::model::{RouteAction, RouteConfig};
-use crate::config::raw::{RawCondition, RawPathRewrite, RawRedirect, RawRequestEdits, RawRespond, RawRoute, RawSplit};
+use crate::config::raw::{RawCondition, RawPathRewrite, RawRedirect, RawRequestEdits, RawRespond, RawRoute};
 use crate::config::shape::{Given, Place, Setting};
 use crate::config::units::{Name, is_host_name, is_host_or_ip, parse_regex};
 use crate::policy::route::{Condition, HostPattern, PathPattern, RequestEdits, RouteMatch, Test};
@@ -184,33 +184,14 @@ impl Validation<'_> {
             self.faults.push(raw.place.fault("give exactly one of pool, split, redirect and respond", ""));
         }
         if let Some(redirect) = raw.redirect.given() {
+            self.no_forwarding(raw);
             return self.redirect(redirect);
         }
         if let Some(respond) = raw.respond.given() {
+            self.no_forwarding(raw);
             return self.respond(respond);
         }
-        let mut pools: Vec<(usize, u32)> = self.split(raw, named);
-        let alone = raw.pool.given().and_then(|name| named.pools.resolve(name, self));
-        pools.extend(alone.map(|pool| (pool, 1)));
-        RouteAction::Forward(pools)
-    }
-
-    fn split(&mut self, raw: &RawRoute, named: &mut Named) -> Vec<(usize, u32)> {
-        let Some(split) = raw.split.given() else { return Vec::new() };
-        let mut pools: Vec<(usize, u32)> = Vec::new();
-        for RawSplit { pool, weight } in split.values() {
-            let (Some(name), Some(weight)) = (pool.given(), weight.given()) else { continue };
-            let Some(index) = named.pools.resolve(name, self) else { continue };
-            if pools.iter().any(|(earlier, _)| *earlier == index) {
-                self.faults
-                    .push(name.place.fault(format!("= {:?} is listed twice", name.value.0), "add up the weights"));
-            }
-            pools.push((index, weight.get()));
-        }
-        if !pools.is_empty() && pools.iter().all(|(_, weight)| *weight == 0) {
-            self.faults.push(split.place.fault("has no weight above 0", "raise one of them"));
-        }
-        pools
+        RouteAction::Forward(self.forward(raw, named))
     }
 
     fn redirect(&mut self, raw: &RawRedirect) -> RouteAction {

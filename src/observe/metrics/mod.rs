@@ -97,6 +97,7 @@ struct Registry {
     encodings: Tokens,
     dictionaries: Tokens,
     rewrites: Tokens,
+    mirrored: Tokens,
     /// By `ExchangeOutcome::cache_why`: one counter per worker that has met it.
     cache_whys: Pairs,
     /// What was filled, and why it was not kept.
@@ -153,6 +154,7 @@ pub struct WorkerMetrics {
     encodings: TokenIndex,
     dictionaries: TokenIndex,
     rewrites: TokenIndex,
+    mirrored: TokenIndex,
     cache_whys: PairIndex,
     not_kept: PairIndex,
 }
@@ -180,6 +182,7 @@ impl Metrics {
             encodings: RefCell::default(),
             dictionaries: RefCell::default(),
             rewrites: RefCell::default(),
+            mirrored: RefCell::default(),
         }
     }
 
@@ -235,6 +238,8 @@ impl Metrics {
         by_token("tidegate_dictionary_requests_total", help, "outcome", &registry.dictionaries);
         let help = "Answers of routes with element rules, by whether these were applied or why not.";
         by_token("tidegate_rewrites_total", help, "outcome", &registry.rewrites);
+        let help = "Requests of routes with a mirror, by what became of their copies or why there was none.";
+        by_token("tidegate_mirrored_total", help, "outcome", &registry.mirrored);
         let help = "Exchanges on routes with a cache, by why it did not answer by itself and the reason behind that.";
         page.family("tidegate_cache_requests_total", Kind::Counter, help);
         for ((forwarded, reason), counters) in &registry.cache_whys {
@@ -306,6 +311,11 @@ impl WorkerMetrics {
     /// Counts an answer that element rules were applied to, or why they were not.
     pub fn rewrite(&self, outcome: &'static str) {
         self.count(&self.rewrites, outcome, |registry| &mut registry.rewrites);
+    }
+
+    /// Counts what became of the copy of a request, or why there was none.
+    pub fn mirror(&self, outcome: &'static str) {
+        self.count(&self.mirrored, outcome, |registry| &mut registry.mirrored);
     }
 
     fn count(&self, index: &TokenIndex, token: &'static str, family: fn(&mut Registry) -> &mut Tokens) {

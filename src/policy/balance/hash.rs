@@ -80,17 +80,18 @@ pub(super) fn choose(views: &[EndpointView], may: impl Fn(&EndpointView) -> bool
     let per_weight = BOUND * in_flight as f64 / weights as f64;
     let has_room = |view: &EndpointView| f64::from(view.in_flight) < (per_weight * f64::from(view.weight)).ceil();
     let candidates = views.iter().enumerate().filter(|(_, view)| may(view) && has_room(view));
-    let scored = candidates.map(|(index, view)| (index, score(key, view)));
+    let scored = candidates.map(|(index, view)| (index, score(key, view.seed, view.weight)));
     // Reversed, so that of equals the first one wins.
     scored.rev().max_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(index, _)| index)
 }
 
-/// The number an endpoint draws for a key: exponentially distributed, so that the chance of the highest is the weight's
-/// part of all weights.
-fn score(key: u64, view: &EndpointView) -> f64 {
+/// The number that a candidate draws for a key, by the `seed` that is its own: exponentially distributed, so that the
+/// chance of the highest is the weight's part of all weights.
+#[must_use]
+pub fn score(key: u64, seed: u64, weight: u32) -> f64 {
     // 53 bits, in the middle of their step: never 0 and never 1.
-    let uniform = ((mix(key ^ view.seed) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    f64::from(view.weight) / -uniform.ln()
+    let uniform = ((mix(key ^ seed) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    f64::from(weight) / -uniform.ln()
 }
 
 #[cfg(test)]

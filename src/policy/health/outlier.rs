@@ -54,6 +54,7 @@ impl Failing {
         match kind {
             K::ConnectRefused
             | K::ConnectTimeout
+            | K::TlsTimeout
             | K::DestinationUnroutable
             | K::DnsError
             | K::TlsHandshake

@@ -20,7 +20,6 @@ use crate::policy::health::outlier::Failing;
 use crate::policy::websocket;
 use crate::upstream::answer::{TUNNEL_IDLE, clean};
 use crate::upstream::client::OutRequest;
-use crate::upstream::patience::{Awaited, Exceeded};
 
 /// The response to a head. A body that has come with it as a whole is not streamed.
 pub(super) async fn response(mut exchange: Exchange, head: HttpResponse<RecvStream>, method: &Method) -> Response {
@@ -217,12 +216,9 @@ impl Source for AnswerBody {
         }
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
         // Time while the client takes nothing is not the origin's silence: every frame came since the last look.
-        let awaited = Awaited::Body(self.taken + exchange.sent());
-        let idle = exchange.pool.params.timeouts.idle;
-        match ready!(exchange.patience.poll(cx, awaited, Some(idle))) {
-            Exceeded::Silence => self.fail(ErrorKind::ReadTimeout),
-            Exceeded::Total => self.fail(ErrorKind::TotalTimeout),
-        }
+        let moved = self.taken + exchange.sent();
+        let kind = ready!(exchange.patience.poll_body(cx, moved));
+        self.fail(kind)
     }
 
     fn size_hint(&self) -> SizeHint {

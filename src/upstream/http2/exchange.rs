@@ -52,7 +52,7 @@ impl Attempt {
     pub(in crate::upstream) async fn run(self, request: &mut OutRequest, owed: &Owed) -> Result<Response, Failure> {
         let Self { pool, lease, slot, started, reused } = self;
         let endpoint = Arc::clone(slot.guard.endpoint());
-        let bounds = pool.params.timeouts;
+        let bounds = *request.timeouts(&pool);
         let tunnel = request::protocol(request).is_some();
         let place =
             Place { pool: &pool, index: slot.index, endpoint: &endpoint, limit: bounds.connect, tunnel, again: false };
@@ -69,8 +69,8 @@ impl Attempt {
             // Nothing of it went out: the connection is going away.
             Err(error) => return Err(refused(of_stream(&error, &lease.session, Within::Head))),
         };
-        let mut patience = Patience::new(bounds.first_byte);
-        patience.begin(started, bounds.total);
+        let mut patience = Patience::new(&bounds);
+        patience.begin(started, &bounds);
         let (upload, stream) = match bodiless {
             true => (None, Some(stream)),
             false => (Some(Box::new(Upload::new(stream, std::mem::take(&mut request.body)))), None),
@@ -170,8 +170,7 @@ async fn head_of(
                     waiting: exchange.upload.as_ref().is_some_and(|upload| upload.waiting()),
                     written: exchange.sent(),
                 };
-                let bounds = exchange.pool.params.timeouts;
-                exchange.patience.poll_head(cx, progress, &bounds).map(|kind| Err(Broken::Other(kind)))
+                exchange.patience.poll_head(cx, progress).map(|kind| Err(Broken::Other(kind)))
             }
         }
     })

@@ -20,7 +20,7 @@ use super::session::Session;
 use crate::error::ErrorKind;
 use crate::policy::pool::OriginProtocol;
 use crate::upstream::client::Timings;
-use crate::upstream::connect::{Connected, Opening, connect, now};
+use crate::upstream::connect::{Connected, Opening, connect_by, now};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::idle::Key;
 use crate::upstream::names::Lead;
@@ -72,14 +72,16 @@ impl Sessions {
         timings: &mut Timings,
     ) -> Result<Acquired, ErrorKind> {
         let set = self.set(place.pool, place.endpoint);
+        let deadline = now() + place.limit;
         let acquiring = async {
-            let acquired = set.acquire(place, timings).await?;
+            let acquired = set.acquire(place, deadline, timings).await?;
             if let (true, Acquired::Stream(lease, _)) = (place.tunnel, &acquired) {
                 lease.allows_tunnels().await?;
             }
             Ok(acquired)
         };
-        match tokio::time::timeout(place.limit, acquiring).await {
+        // Whoever opens a connection has the same deadline, and is asked first: it knows what was waited for.
+        match tokio::time::timeout_at(deadline.into(), acquiring).await {
             Ok(outcome) => outcome,
             Err(_) if set.is_full() => Err(ErrorKind::PoolFull),
             Err(_) => Err(ErrorKind::ConnectTimeout),
@@ -163,7 +165,12 @@ impl Set {
         }
     }
 
-    async fn acquire(self: &Rc<Self>, place: Place<'_>, timings: &mut Timings) -> Result<Acquired, ErrorKind> {
+    async fn acquire(
+        self: &Rc<Self>,
+        place: Place<'_>,
+        deadline: Instant,
+        timings: &mut Timings,
+    ) -> Result<Acquired, ErrorKind> {
         // Whoever waits was here before.
         let mut waited = self.waiting.get() == 0;
         loop {
@@ -174,7 +181,7 @@ impl Set {
                 return Ok(Acquired::Stream(lease, true));
             }
             if self.may_open(place) {
-                match self.open(place, timings).await {
+                match self.open(place, deadline, timings).await {
                     Err(_) if self.takes_streams() => {
                         waited = true;
                         continue;
@@ -237,10 +244,15 @@ impl Set {
     }
 
     /// Opens a connection. Others wait for it meanwhile, and hear of its failure.
-    async fn open(self: &Rc<Self>, place: Place<'_>, timings: &mut Timings) -> Result<Acquired, ErrorKind> {
+    async fn open(
+        self: &Rc<Self>,
+        place: Place<'_>,
+        deadline: Instant,
+        timings: &mut Timings,
+    ) -> Result<Acquired, ErrorKind> {
         let opening = Opened::new(self);
         let Connected { stream, connect: took, tls, http2, lead } =
-            match connect(place.pool, place.index, place.limit, Opening::default()).await {
+            match connect_by(deadline, place.pool, place.index, Opening::default()).await {
                 Ok(connected) => connected,
                 Err(kind) => {
                     self.failed.set((self.failed.get().0 + 1, Some(kind)));

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
@@ -174,6 +175,11 @@ impl Client {
                 complete: content.complete,
             });
         }
+    }
+
+    /// Waits for what comes next for longer than usual.
+    pub fn wait_up_to(&mut self, patience: Duration) {
+        self.wire.stream().tcp().set_read_timeout(Some(patience)).unwrap();
     }
 
     /// The next head, interim or final, leaving its body to be read.

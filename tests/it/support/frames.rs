@@ -87,6 +87,8 @@ pub struct Manners {
     pub early: bool,
     /// Gives no new window for request bodies.
     pub stingy: bool,
+    /// What the last stream gets when a PING has come.
+    pub on_ping: Vec<Step>,
 }
 
 impl Manners {
@@ -236,10 +238,17 @@ fn serve(
         let payload: Vec<u8> = settings.iter().flat_map(pair).collect();
         write(&mut wire, SETTINGS, 0, 0, &payload)?;
     }
+    let mut last = 0;
     while let Some(frame) = read(&mut wire) {
+        last = last.max(frame.stream);
         match frame.kind {
             SETTINGS if frame.flags & ACK == 0 => write(&mut wire, SETTINGS, ACK, 0, &[])?,
-            PING if frame.flags & ACK == 0 => write(&mut wire, PING, ACK, 0, &frame.payload)?,
+            PING if frame.flags & ACK == 0 => {
+                write(&mut wire, PING, ACK, 0, &frame.payload)?;
+                for step in &manners.on_ping {
+                    play(step, &mut wire, last)?;
+                }
+            }
             DATA => {
                 state.update(|state| state.body += frame.payload.len());
                 if !manners.stingy && !frame.payload.is_empty() {

@@ -1,168 +1,14 @@
-//! Origins that are dead, slow, broken or lying: the client gets a clean answer or a cut connection, never a hang and
-//! never half a body that looks whole; and nothing is left behind.
+//! The faults of RFC 9113's framing, streams and windows, written frame by frame.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
-use crate::support::client::{Answer, Client, Request};
+use super::{KEYS, ask_both, expect_fault};
+use crate::support::client::Request;
 use crate::support::frames::{Frames, Manners, Step, code, head};
 use crate::support::gate::Gate;
 use crate::support::h2;
 use crate::support::origin::{End, Origin, Reply};
-use crate::support::tidegate::{PLAIN, Tidegate, front, pool};
-
-/// Short timeouts and no second attempt, so that each fault shows itself.
-const KEYS: &str =
-    "timeouts = { connect = \"900ms\", first_byte = \"600ms\", idle = \"600ms\" }\nretry = { attempts = 1 }\n";
-
-fn facing(origin: &Origin) -> Tidegate {
-    Tidegate::start(&format!("{PLAIN}{}[[route]]\npool = \"web\"\n", pool("web", &[origin], KEYS)))
-}
-
-/// One GET over HTTP/1.1, which may end without an answer, and one over HTTP/2.
-fn ask_both(gate: &Tidegate) -> [Answer; 2] {
-    let mut client = gate.client();
-    client.send(Request::get("/").bytes());
-    let first = client.answer("GET").unwrap_or_default();
-    [first, h2::Client::connect(gate.listener("http")).get("/")]
-}
-
-#[test]
-fn faults_before_the_head_become_answers() {
-    let never = Gate::new();
-    let table = [
-        ("closes at once", Reply::raw(""), 502, "connection_terminated"),
-        ("resets at once", Reply::raw("").end(End::Reset), 502, "connection_terminated"),
-        ("half-closes", Reply::raw("").end(End::HalfClose), 502, "connection_terminated"),
-        ("closes within the head", Reply::raw("HTTP/1.1 200 OK\r\nContent-"), 502, "connection_terminated"),
-        ("says nothing", Reply::ok("late").hold(&never), 504, "http_response_timeout"),
-        ("is no HTTP", Reply::raw("SSH-2.0-OpenSSH_9.2\r\n\r\n"), 502, "http_protocol_error"),
-        ("has no status", Reply::raw("HTTP/1.1 abc OK\r\n\r\n"), 502, "http_protocol_error"),
-        (
-            "has two lengths",
-            Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-            502,
-            "http_protocol_error",
-        ),
-        ("has a bad length", Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nab"), 502, "http_protocol_error"),
-        (
-            "has an endless head",
-            Reply::raw(format!("HTTP/1.1 200 OK\r\nX-A: {}\r\n\r\n", "v".repeat(2_000_000))),
-            502,
-            "http_response_header_section_size",
-        ),
-        ("switches unasked", Reply::raw("HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n"), 502, "http_protocol_error"),
-    ];
-    for (what, reply, status, token) in table {
-        let origin = Origin::always(reply);
-        let gate = facing(&origin);
-        for answer in ask_both(&gate) {
-            assert_eq!((answer.status, answer.complete), (status, true), "{what}: {:?}", answer.fields);
-            let proxy_status = answer.field("proxy-status").unwrap_or_default().to_owned();
-            assert!(proxy_status.starts_with("tidegate; error="), "{what}: {proxy_status}");
-            assert!(proxy_status.contains(token), "{what}: {proxy_status} instead of {token}");
-        }
-        gate.expect_idle();
-    }
-    never.open();
-}
-
-#[test]
-fn faults_behind_the_head_cut_the_answer() {
-    let never = Gate::new();
-    let table = [
-        ("ends too early", Reply::new(200).announced(10, "half").end(End::Close)),
-        ("resets", Reply::new(200).announced(10, "half").end(End::Reset)),
-        ("stalls", Reply::new(200).announced(10, "half").wait(&never)),
-        ("ends between chunks", Reply::new(200).chunk("half").end(End::Close)),
-        ("ends within a chunk", Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf")),
-        ("sends a bad chunk", Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nxyz\r\n")),
-        ("resets between chunks", Reply::new(200).chunk("half").end(End::Reset)),
-    ];
-    for (what, reply) in table {
-        let origin = Origin::always(reply);
-        let gate = facing(&origin);
-        for answer in ask_both(&gate) {
-            assert!(!answer.complete || answer.status == 502, "{what}: looks whole: {answer:?}");
-        }
-        gate.expect_idle();
-    }
-    never.open();
-}
-
-#[test]
-fn http_1_0_clients_are_not_told_a_cut_is_the_end() {
-    // Without chunks the end of the connection ends the body; only a reset can say that it is no end.
-    let origin = Origin::always(Reply::new(200).chunk("half").end(End::Close));
-    let gate = facing(&origin);
-    let mut client = gate.client();
-    client.send("GET / HTTP/1.0\r\nHost: shop.example\r\n\r\n");
-    assert!(client.answer("GET").is_none_or(|answer| !answer.complete || answer.status == 502));
-}
-
-#[test]
-fn nobody_there_is_said_at_once() {
-    // A port that was ours a moment ago and refuses now.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let web = format!("[[pool]]\nname = \"web\"\nendpoints = [{{ address = \"{address}\" }}]\n{KEYS}");
-    let gate = Tidegate::start(&format!("{PLAIN}{web}[[route]]\npool = \"web\"\n"));
-    for answer in ask_both(&gate) {
-        let answer = answer.expect(502);
-        assert!(answer.field("proxy-status").is_some_and(|s| s.contains("connection_refused")), "{:?}", answer.fields);
-    }
-    gate.expect_idle();
-}
-
-#[test]
-fn a_client_that_goes_away_frees_the_endpoint() {
-    let never = Gate::new();
-    let origin = Origin::start({
-        let never = never.clone();
-        move |seen| match seen.target.as_str() {
-            "/head" => Reply::ok("late").hold(&never),
-            _ => Reply::new(200).chunk("begun").wait(&never).last_chunk(&[]),
-        }
-    });
-    let gate = Tidegate::start(&front(&origin, ""));
-    type Leave = fn(Client);
-    let leave = [("quietly", drop as Leave), ("with a reset", Client::abort as Leave)];
-    let mut asked = 0;
-    for target in ["/head", "/body"] {
-        for (how, leave) in leave {
-            let mut client = gate.client();
-            client.send(Request::get(target).bytes());
-            asked += 1;
-            origin.wait_requests(asked);
-            if target == "/body" {
-                assert_eq!(client.head().0, 200, "{how}");
-                assert_eq!(client.chunk(), "begun");
-            }
-            leave(client);
-            gate.expect_idle();
-        }
-    }
-    never.open();
-}
-
-#[test]
-fn an_upload_that_breaks_off_is_not_taken_for_whole() {
-    let origin = Origin::always(Reply::ok("x"));
-    let gate = Tidegate::start(&front(&origin, ""));
-    for framing in ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
-        let mut client = gate.client();
-        client.send(format!("POST / HTTP/1.1\r\nHost: shop.example\r\n{framing}"));
-        client.abort();
-        gate.expect_idle();
-    }
-    assert!(origin.seen().iter().all(|seen| !seen.complete), "{:?}", origin.seen());
-}
-
-#[test]
-fn a_slow_origin_is_waited_for_within_its_bounds() {
-    // Each piece comes in time, all together take longer than the longest silence allowed.
-    let origin = Origin::always(Reply::ok("x".repeat(2000)).dribble());
-    let gate = facing(&origin);
-    assert_eq!(gate.get("/").expect(200).body.len(), 2000);
-}
+use crate::support::tidegate::{PLAIN, Tidegate};
 
 /// Timeouts that no fault but silence should need, however slow the machine.
 const PATIENT: &str = "timeouts = { connect = \"5s\", first_byte = \"5s\", idle = \"5s\" }\nretry = { attempts = 1 }\n";
@@ -192,7 +38,7 @@ fn end(text: &str) -> Step {
 }
 
 #[test]
-fn http2_faults_before_the_head_become_answers() {
+fn faults_before_the_head_become_answers() {
     let never = Gate::new();
     let many: Vec<_> = (0..101).map(|_| ("x-a", "v".to_owned())).collect();
     let (broken, breach, large) = ("connection_terminated", "http_protocol_error", "http_response_header_section_size");
@@ -243,9 +89,7 @@ fn http2_faults_before_the_head_become_answers() {
         let origin = Frames::always(steps);
         let gate = facing_http2(origin.address(), keys);
         for answer in ask_both(&gate) {
-            assert_eq!((answer.status, answer.complete), (status, true), "{what}: {:?}", answer.fields);
-            let proxy_status = answer.field("proxy-status").unwrap_or_default();
-            assert_eq!(proxy_status, format!("tidegate; error={token}"), "{what}");
+            expect_fault(what, &answer, status, token);
         }
         gate.expect_idle();
     }
@@ -253,9 +97,10 @@ fn http2_faults_before_the_head_become_answers() {
 }
 
 #[test]
-fn http2_faults_behind_the_head_cut_the_answer() {
+fn faults_behind_the_head_cut_the_answer() {
     let never = Gate::new();
     let length = || with(200, &[("content-length", "10")]);
+    let call = || with(200, &[("content-type", "application/grpc"), ("trailer", "grpc-status")]);
     let table = vec![
         ("closes", vec![head(200), data("half"), Step::Close]),
         ("resets the connection", vec![head(200), data("half"), Step::Abort]),
@@ -263,6 +108,11 @@ fn http2_faults_behind_the_head_cut_the_answer() {
         ("resets: no error", vec![head(200), data("half"), Step::Reset(code::NO_ERROR)]),
         ("resets: internal error", vec![head(200), data("half"), Step::Reset(code::INTERNAL_ERROR)]),
         ("resets: refused", vec![head(200), data("half"), Step::Reset(code::REFUSED_STREAM)]),
+        ("resets: cancel", vec![head(200), data("half"), Step::Reset(code::CANCEL)]),
+        ("resets: calm", vec![head(200), data("half"), Step::Reset(code::ENHANCE_YOUR_CALM)]),
+        ("resets: our fault", vec![head(200), data("half"), Step::Reset(code::PROTOCOL_ERROR)]),
+        ("resets where trailers were due", vec![call(), data("half"), Step::Reset(code::INTERNAL_ERROR)]),
+        ("goes away and stalls", vec![head(200), data("half"), Step::GoAway(0, true), Step::Wait(never.clone())]),
         ("goes away and closes", vec![head(200), data("half"), Step::GoAway(code::INTERNAL_ERROR, true), Step::Close]),
         ("ends too early", vec![length(), end("half")]),
         ("ends too early with trailers", vec![length(), data("half"), Step::Trailers(Vec::new())]),
@@ -291,7 +141,7 @@ fn http2_faults_behind_the_head_cut_the_answer() {
 }
 
 #[test]
-fn http2_half_an_answer_to_half_an_upload_does_not_look_whole() {
+fn half_an_answer_to_half_an_upload_does_not_look_whole() {
     // "No error" says that the upload is not wanted, not that the answer is all there.
     let steps = vec![head(200), data("half"), Step::Reset(code::NO_ERROR)];
     let origin = Frames::start(Manners::early(), move |_| steps.clone());
@@ -305,11 +155,12 @@ fn http2_half_an_answer_to_half_an_upload_does_not_look_whole() {
 }
 
 #[test]
-fn http2_oddities_that_are_no_faults() {
+fn oddities_that_are_no_faults() {
     let quiet = |kind, payload: &[u8]| Step::Frame(kind, 0, false, payload.to_vec(), 3);
     let table = vec![
         ("a head alone", vec![Step::Head(200, Vec::new(), true)], "GET", 200, ""),
         ("trailers alone", vec![Step::Head(200, vec![("grpc-status", "0".into())], true)], "GET", 200, ""),
+        ("no trailers", vec![with(200, &[("trailer", "x-sum")]), end("hello")], "GET", 200, "hello"),
         ("an empty end", vec![head(200), data("hello"), end("")], "GET", 200, "hello"),
         ("padding", vec![head(200), Step::Frame(0, 9, true, b"\x03hello\0\0\0".to_vec(), 1)], "GET", 200, "hello"),
         ("PINGs", vec![quiet(6, &[1; 8]), head(200), quiet(6, &[2; 8]), end("hello")], "GET", 200, "hello"),
@@ -339,16 +190,16 @@ fn http2_oddities_that_are_no_faults() {
 }
 
 #[test]
-fn http2_windows_that_stay_shut_end_in_time() {
+fn windows_that_stay_shut_end_in_time() {
     let stingy = Manners { stingy: true, ..Manners::good() };
     let zero = Manners { settings: Some(vec![(4, 0)]), stingy: true, ..Manners::default() };
     for (what, manners, length) in [("a window of 64 KiB", stingy, 200_000), ("no window", zero, 100)] {
         let origin = Frames::start(manners, |_| Vec::new());
         let gate = facing_http2(origin.address(), KEYS);
-        let answer = gate.client().ask(&Request::new("POST", "/").body("x".repeat(length))).expect(504);
+        let answer = gate.client().ask(&Request::new("POST", "/").body("x".repeat(length)));
         // What came before the SETTINGS were there was sent under the protocol's own window.
         let token = if origin.body() == length { "http_response_timeout" } else { "connection_write_timeout" };
-        assert_eq!(answer.field("proxy-status"), Some(format!("tidegate; error={token}").as_str()), "{what}");
+        expect_fault(what, &answer, 504, token);
         assert!(origin.body() <= 65_535, "{what}");
         gate.expect_idle();
     }
@@ -358,8 +209,8 @@ fn http2_windows_that_stay_shut_end_in_time() {
 fn an_http_1_origin_behind_an_http2_pool_is_named() {
     let origin = Origin::always(Reply::new(400).body("what?").end(End::Close).early());
     let gate = facing_http2(origin.address(), KEYS);
-    let answer = gate.get("/").expect(502);
-    assert_eq!(answer.field("proxy-status"), Some("tidegate; error=http_protocol_error"));
+    let answer = gate.get("/");
+    expect_fault("HTTP/1.1", &answer, 502, "http_protocol_error");
     assert!(answer.text().contains("not_http2"), "{}", answer.text());
     gate.expect_idle();
 }
