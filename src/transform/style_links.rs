@@ -83,13 +83,6 @@ impl StyleLinks {
         self.passing = true;
     }
 
-    /// Takes in a piece that goes out as it is by another way; no URL in it is repaired.
-    pub fn skip(&mut self, piece: &[u8]) {
-        let mut nowhere = BytesMut::new();
-        self.take(piece, &mut nowhere);
-        self.release(&mut nowhere);
-    }
-
     fn byte(&mut self, byte: u8, output: &mut BytesMut) {
         match self.state {
             State::Plain => {

@@ -156,7 +156,8 @@ fn a_page_of_50_megabytes_is_streamed() {
     let before = resident();
     let answer = gate.get("/").expect(200);
     assert_eq!(answer.body.len(), 25 * (piece.len() + piece.matches("<mark>").count() * " id=\"1\"".len()));
-    assert!(resident() - before < 24, "grew from {before} to {} MiB", resident());
+    // What is on its way in buffers of sockets and allocators, but not the page.
+    assert!(resident() - before < 40, "grew from {before} to {} MiB", resident());
 }
 
 /// Seconds that the mutation test may take: a moment by default, `MUTATION_SECONDS` in CI.
@@ -214,10 +215,7 @@ fn mutations_of_the_golden_cases_keep_the_laws() {
             let rules = RuleSet::compile(rules).unwrap();
             let whole = rewritten(&rules, Some("utf-8"), &body, body.len().max(1));
             let size = 1 + rng.below(50);
-            // In bytes that are no text a URL within a style element may be left alone, depending on the cut.
-            if std::str::from_utf8(&body).is_ok() {
-                assert!(rewritten(&rules, Some("utf-8"), &body, size) == whole, "by {size}: {}", body.escape_ascii());
-            }
+            assert!(rewritten(&rules, Some("utf-8"), &body, size) == whole, "by {size}: {}", body.escape_ascii());
         }
         rounds += 1;
     }

@@ -53,6 +53,11 @@ impl Worker {
     }
 }
 
+/// False for a value with bytes that are no text in the document's charset: they would not come back as they were.
+pub(super) fn is_text(value: &str) -> bool {
+    !value.contains(char::REPLACEMENT_CHARACTER)
+}
+
 pub(super) fn attribute_name(action: &ElementAction) -> Option<&str> {
     match action {
         ElementAction::Replace { attribute: name, .. }
@@ -71,7 +76,8 @@ pub(super) fn is_attribute_name(name: &str) -> bool {
 fn act(action: &ElementAction, element: &mut Element<'_, '_>) -> HandlerResult {
     match action {
         ElementAction::Replace { attribute, from, to } => {
-            if let Some(value) = element.get_attribute(attribute).filter(|value| value.contains(from.as_str())) {
+            let may_change = |value: &String| value.contains(from.as_str()) && is_text(value);
+            if let Some(value) = element.get_attribute(attribute).filter(may_change) {
                 element.set_attribute(attribute, &value.replace(from.as_str(), to))?;
             }
         }

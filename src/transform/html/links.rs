@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use lol_html::html_content::{ContentType, Element, TextChunk};
 use lol_html::{HandlerResult, Settings, element, text};
 
-use super::actions::UNTOUCHED;
+use super::actions::{UNTOUCHED, is_text};
 use crate::policy::links::Links;
 use crate::transform::style_links::StyleLinks;
 
@@ -56,6 +56,9 @@ fn repair(links: &Arc<Links>, element: &mut Element<'_, '_>) -> HandlerResult {
     let mut changes = Vec::new();
     for attribute in attributes {
         let (name, value) = (attribute.name(), attribute.value());
+        if !is_text(&value) {
+            continue;
+        }
         let repaired = match name.as_str() {
             name if URLS.contains(&name) => links.repair(&value),
             name if SETS.contains(&name) => links.repair_srcset(&value),
@@ -65,7 +68,7 @@ fn repair(links: &Arc<Links>, element: &mut Element<'_, '_>) -> HandlerResult {
         changes.extend(repaired.map(|value| (name, value)));
     }
     if element.tag_name() == "meta"
-        && let Some(content) = element.get_attribute("content")
+        && let Some(content) = element.get_attribute("content").filter(|content| is_text(content))
     {
         let refreshes = element.get_attribute("http-equiv").is_some_and(|name| name.eq_ignore_ascii_case("refresh"));
         let repaired = if refreshes { links.repair_refresh(&content) } else { links.repair(&content) };
@@ -75,22 +78,15 @@ fn repair(links: &Arc<Links>, element: &mut Element<'_, '_>) -> HandlerResult {
     Ok(())
 }
 
-/// Bytes that are no text in the document's charset would not come back as they were, so a piece that has some stays as it
-/// is, and a URL that reaches into it with it.
+/// The text of a `style` element goes through the document's charset: bytes that are no text come out as U+FFFD, which is what
+/// browsers read there.
 fn in_style(style: &mut StyleLinks, chunk: &mut TextChunk<'_>) {
-    let text = chunk.as_str().to_owned();
     let mut output = BytesMut::new();
-    if text.contains(char::REPLACEMENT_CHARACTER) {
-        style.release(&mut output);
-        chunk.before(&String::from_utf8_lossy(&output), ContentType::Html);
-        style.skip(text.as_bytes());
-        return;
-    }
-    style.take(text.as_bytes(), &mut output);
+    style.take(chunk.as_str().as_bytes(), &mut output);
     if chunk.last_in_text_node() {
         style.release(&mut output);
     }
-    if output != text.as_bytes() {
+    if output != chunk.as_str().as_bytes() {
         chunk.replace(&String::from_utf8_lossy(&output), ContentType::Html);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`RuleSet::compile`] parses the selectors once per configuration; [`RuleSet::rewriter`] makes a [`HtmlRewriter`] per
 //! body. Rules run in file order, the actions of a rule in theirs. What no rule touches leaves as the very bytes it came
-//! as, whatever its charset. Inserted text is HTML as the operator wrote it, not escaped; attribute values are escaped
+//! as, whatever its charset; where links are repaired, text of `style` elements that is no text in it is the exception. Inserted text is HTML as the operator wrote it, not escaped; attribute values are escaped
 //! as far as quotes go.
 //!
 //! An element lasts to its end tag. Where that is left out, as HTML allows for some, it lasts as long as what it is in, which is
