@@ -129,6 +129,7 @@ impl Reloading {
         for warning in read.warnings.iter() {
             tracing::warn!("{warning}");
         }
+        let known = (self.parts.findings.remember(), self.endpoint_files.clone());
         if let Ok(config) = &read.config {
             self.discovery.introduce(config.pools.iter().map(|pool| &pool.params)).await;
             self.endpoint_files.read(config.pools.iter().map(|pool| &pool.params), &self.parts.findings);
@@ -141,6 +142,11 @@ impl Reloading {
             }
             self.publish(&previous, &Arc::new(next))
         });
+        if published.is_err() {
+            // What it asked for is not to show in the running one.
+            self.parts.findings.go_back_to(known.0);
+            self.endpoint_files = known.1;
+        }
         let mut ledger = self.ledger.lock();
         let (ok, faults) = match &published {
             Ok(generation) => {

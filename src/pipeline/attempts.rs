@@ -106,6 +106,7 @@ struct Attempts<'a> {
     at_hand: Option<Body>,
     key: Option<u64>,
     stay: Option<usize>,
+    is_copy: bool,
     /// Attempts, the silent retry not counted.
     made: u32,
     silent_used: bool,
@@ -122,7 +123,7 @@ struct Kept {
 
 impl<'a> Attempts<'a> {
     fn of(worker: &'a Rc<Worker>, order: Order, trace: &'a mut Trace) -> Self {
-        let Order { pool, mut request, key, stay, mirror } = order;
+        let Order { pool, mut request, key, stay, mirror, is_copy } = order;
         if let Some(mirror) = mirror {
             mirror::copy(worker, &mirror, &mut request);
         }
@@ -136,6 +137,7 @@ impl<'a> Attempts<'a> {
             at_hand,
             key,
             stay,
+            is_copy,
             made: 0,
             silent_used: false,
             tried: Vec::new(),
@@ -236,7 +238,7 @@ impl<'a> Attempts<'a> {
 
     fn wanted<'t>(&self, tried: &'t [usize]) -> Wanted<'t> {
         let under_way = self.made > 0 || self.silent_used;
-        Wanted { tried, key: self.key, stay: self.stay, random: self.worker.random(), under_way }
+        Wanted { tried, key: self.key, stay: self.stay, random: self.worker.random(), under_way, is_copy: self.is_copy }
     }
 
     fn pick(&self, tried: &[usize]) -> Option<Slot> {

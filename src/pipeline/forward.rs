@@ -36,6 +36,8 @@ pub(super) struct Order {
     pub(super) stay: Option<usize>,
     /// Who gets a copy.
     pub(super) mirror: Option<Arc<Mirror>>,
+    /// It is a copy itself.
+    pub(super) is_copy: bool,
 }
 
 impl Order {
@@ -193,7 +195,8 @@ pub(super) fn order(exchange: &Exchange, route: &Route, for_cache: bool) -> Resu
     };
     let stay = exchange.session.as_ref().map(|session| session.endpoint);
     let key = pool.params.hash.as_ref().and_then(|by| hash_key(exchange, by));
-    Ok(Order { pool: Arc::clone(pool), request, key, stay, mirror: forwarding.and_then(|to| to.mirror.clone()) })
+    let mirror = forwarding.and_then(|to| to.mirror.clone());
+    Ok(Order { pool: Arc::clone(pool), request, key, stay, mirror, is_copy: false })
 }
 
 /// What the exchange is hashed by. A fetch for the store goes where the client that caused it belongs: that says nothing

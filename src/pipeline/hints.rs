@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Mutex;
 
-use http::header::LINK;
-use http::{HeaderMap, StatusCode};
+use http::header::{AUTHORIZATION, COOKIE, LINK};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::context::Exchange;
 use super::watched::{self, Onlooker};
@@ -27,22 +27,47 @@ const PAGES_MAX: usize = 4096;
 /// How long a page is remembered that nobody asks for.
 const TERM: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
+/// How often at most the pages are looked through for such: a worker does it, and whoever asks or learns waits.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// What was learned. One a process.
 #[derive(Debug, Default)]
-pub(super) struct Lessons(Mutex<HashMap<Box<str>, (Lesson, Now)>>);
+pub(super) struct Lessons(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    known: HashMap<Box<str>, (Lesson, Now)>,
+    swept: Option<Now>,
+}
 
 impl Lessons {
-    fn change(&self, url: &str, now: Now, change: impl FnOnce(&mut Lesson)) {
-        let mut lessons = lock(&self.0);
-        if !lessons.contains_key(url) && lessons.len() >= PAGES_MAX {
-            lessons.retain(|_, (_, last)| now.since(*last) < TERM);
-            if lessons.len() >= PAGES_MAX {
-                return;
-            }
+    fn told(&self, url: &str) -> Option<HeaderValue> {
+        lock(&self.0).known.get(url).and_then(|(lesson, _)| lesson.value().cloned())
+    }
+
+    /// Takes in what a page named. One that names nothing is only of interest where more was expected.
+    fn observe(&self, url: &str, now: Now, links: Vec<String>) {
+        let mut pages = lock(&self.0);
+        let Pages { known, swept } = &mut *pages;
+        if let Some((lesson, last)) = known.get_mut(url) {
+            *last = now;
+            return lesson.observe(links);
         }
-        let (lesson, last) = lessons.entry(url.into()).or_insert_with(|| (Lesson::default(), now));
-        *last = now;
-        change(lesson);
+        if known.len() >= PAGES_MAX && swept.is_none_or(|swept| now.since(swept) >= SWEEP) {
+            *swept = Some(now);
+            known.retain(|_, (_, last)| now.since(*last) < TERM);
+        }
+        if !links.is_empty() && known.len() < PAGES_MAX {
+            let mut lesson = Lesson::default();
+            lesson.observe(links);
+            known.insert(url.into(), (lesson, now));
+        }
+    }
+
+    fn forget(&self, url: &str) {
+        if let Some((lesson, _)) = lock(&self.0).known.get_mut(url) {
+            lesson.forget();
+        }
     }
 }
 
@@ -53,6 +78,8 @@ pub(super) struct Page {
     host: Box<str>,
     path: Box<str>,
     told: bool,
+    /// Asked for without a query. With one, what the page names may be made of it, and one visitor's is none of another's.
+    teaches: bool,
 }
 
 impl Page {
@@ -77,11 +104,8 @@ pub(super) fn tell(exchange: &mut Exchange, route: &Route) {
         return;
     }
     let (scheme, host, path) = (head.scheme.as_str().into(), exchange.host().into(), exchange.uri.path().into());
-    let mut page = Page { scheme, host, path, told: false };
-    let known = lock(&exchange.worker.shared.workshop.lessons().0);
-    let value = known.get(&*page.url()).and_then(|(lesson, _)| lesson.value().cloned());
-    drop(known);
-    if let Some(value) = value {
+    let mut page = Page { scheme, host, path, told: false, teaches: exchange.uri.query().is_none() };
+    if let Some(value) = exchange.worker.shared.workshop.lessons().told(&page.url()) {
         // One that finds no room is not missed.
         page.told = exchange.head.interim.send(StatusCode::EARLY_HINTS, HeaderMap::from_iter([(LINK, value)]));
     }
@@ -90,10 +114,16 @@ pub(super) fn tell(exchange: &mut Exchange, route: &Route) {
 
 /// Learns from the answer of the farm to `request`.
 pub(super) fn learn(worker: &Worker, page: Option<&Rc<Page>>, request: &HeaderMap, mut response: Response) -> Response {
-    let Some(page) = page else { return response };
+    // A 304 says nothing new.
+    let Some(page) = page.filter(|page| page.teaches && response.status != StatusCode::NOT_MODIFIED) else {
+        return response;
+    };
     let now = worker.now();
     if response.status != StatusCode::OK {
-        worker.shared.workshop.lessons().change(&page.url(), now, Lesson::forget);
+        // What somebody who is known gets instead of the page speaks for nobody else.
+        if !request.contains_key(COOKIE) && !request.contains_key(AUTHORIZATION) {
+            worker.shared.workshop.lessons().forget(&page.url());
+        }
         return response;
     }
     if hints::may_teach(request, &response.headers) {
@@ -125,6 +155,6 @@ impl Onlooker for Pupil {
         let Some(resources) = self.reader.take().and_then(HeadReader::finish) else { return };
         let link = |resource: &hints::Resource| resource.link(&self.page.scheme, &self.page.host);
         let links = resources.iter().filter_map(link).collect();
-        self.workshop.lessons().change(&self.page.url(), self.now, |lesson| lesson.observe(links));
+        self.workshop.lessons().observe(&self.page.url(), self.now, links);
     }
 }

@@ -75,7 +75,8 @@ impl Twin {
     /// Sends it, in a task of its own.
     fn send(self) {
         let Self { worker, mirror, request, place } = self;
-        let order = Order { pool: Arc::clone(&mirror.pool), request, key: None, stay: None, mirror: None };
+        let order =
+            Order { pool: Arc::clone(&mirror.pool), request, key: None, stay: None, mirror: None, is_copy: true };
         tokio::task::spawn_local(async move {
             let outcome = tokio::time::timeout(LIFE, ask(&worker, order)).await;
             worker.metrics.mirror(match outcome {

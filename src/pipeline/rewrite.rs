@@ -24,7 +24,7 @@ pub(super) struct Rewritten {
 /// Puts the body of `response` through the route's rules, where they apply to it. An answer to HEAD gets the fields that
 /// GET would.
 pub(super) fn run(worker: &Worker, route: &Route, method: &Method, mut response: Response) -> Rewritten {
-    if let Some(rewrite) = &route.rewrite {
+    if let Some(rewrite) = route.rewrite.as_ref().filter(|rewrite| !rewrite.params.links.is_empty()) {
         rewrite.params.links.repair_fields(&mut response.headers);
     }
     let applied = route.rewrite.as_ref().and_then(|rewrite| apply(worker, rewrite, method, &mut response));

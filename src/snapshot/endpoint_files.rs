@@ -17,17 +17,18 @@ use crate::upstream::Findings;
 const MAX_FILES: usize = 1000;
 
 /// The last good contents of every file, by folder.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct EndpointFiles(HashMap<PathBuf, HashMap<PathBuf, Vec<EndpointParams>>>);
 
 impl EndpointFiles {
     /// Reads the folders of `pools`, tells `findings` what is in those that changed, and forgets the other folders.
     pub fn read<'a>(&mut self, pools: impl Iterator<Item = &'a PoolParams>, findings: &Findings) {
-        let mut before = std::mem::take(&mut self.0);
+        let before = std::mem::take(&mut self.0);
         for pool in pools {
             let Some(discover) = &pool.discover else { continue };
             let Source::Directory(folder) = &discover.source else { continue };
-            let known = before.remove(folder).unwrap_or_default();
+            // Not taken out: several pools may share a folder.
+            let known = before.get(folder).cloned().unwrap_or_default();
             let known = read_folder(&pool.name, folder, discover, known, findings);
             self.0.insert(folder.clone(), known);
         }

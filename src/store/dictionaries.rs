@@ -249,7 +249,7 @@ impl Store {
             None => {
                 let bytes = pinned.charged();
                 let others = self.pinned_bytes().saturating_sub(shelf.stats().bytes);
-                let limit = (self.0.ledger.size() / SHARE).min(life.share().limit() / SHARE).saturating_sub(others);
+                let limit = (self.0.ledger.size() / SHARE).saturating_sub(others).min(life.share().limit() / SHARE);
                 let own = |versions: &Versions| versions.versions.iter().map(|version| version.charged()).sum::<u64>();
                 let mut used = families.values().map(own).sum::<u64>() + own(&versions) + bytes;
                 while used > limit || families.len() >= FAMILIES_MAX {

@@ -112,6 +112,10 @@ impl Found {
 }
 
 fn hide(found: &Rc<RefCell<Found>>, element: &mut Element<'_, '_>) -> HandlerResult {
+    // In SVG and MathML it may be closed at once.
+    if !element.can_have_content() {
+        return Ok(());
+    }
     found.borrow_mut().hidden += 1;
     let found = Rc::clone(found);
     element.on_end_tag(lol_html::end_tag!(move |_| {

@@ -117,6 +117,8 @@ pub struct Wanted<'a> {
     pub random: u64,
     /// It has been with the farm already: it does not queue behind those that have not begun.
     pub under_way: bool,
+    /// It is a copy that nobody waits for: it takes no place of those that `server.max_misses` leaves to clients.
+    pub is_copy: bool,
 }
 
 /// An attempt that gave no response head.
@@ -218,7 +220,7 @@ impl Connections {
     }
 
     fn pick_now(&self, pool: &Arc<Pool>, wanted: &Wanted<'_>, waited: bool) -> Result<Slot, NoEndpoint> {
-        let entry = pool.enter(waited || wanted.under_way)?;
+        let entry = pool.enter(waited || wanted.under_way, wanted.is_copy)?;
         match self.pick_endpoint(pool, wanted) {
             Ok((index, guard)) => Ok(Slot { index, guard: guard.with(entry) }),
             Err(nobody) => {

@@ -29,6 +29,10 @@ const NAME_ADDRESSES: usize = 64;
 /// How long a new pool's first answer may hold up its publication; what is not there by then comes later.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
 
+/// What was found up to some moment; see [`Findings::remember`].
+#[derive(Debug)]
+pub struct Remembered(HashMap<String, Finding>);
+
 /// What has been found for each pool that discovers its endpoints, and how that went. Outlives reloads.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -36,7 +40,7 @@ pub struct Findings {
     changed: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Finding {
     source: Source,
     /// Of `source`, by DNS.
@@ -82,6 +86,17 @@ struct Outcome {
 }
 
 impl Findings {
+    /// What is known now, to be gone back to where a configuration that new questions were asked for is refused.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        Remembered(self.lock().clone())
+    }
+
+    /// Goes back to what was known. An answer that came in between is asked for again when it is due.
+    pub fn go_back_to(&self, before: Remembered) {
+        *self.lock() = before.0;
+    }
+
     /// How it goes in a pool; `None` when it does not discover anything, or has not begun to.
     #[must_use]
     pub fn report(&self, pool: &str) -> Option<Report> {

@@ -155,8 +155,8 @@ impl Pool {
     /// The right to one exchange more; `Ok(None)` where there is nothing to count.
     ///
     /// # Errors
-    /// Why there is no room, for an exchange that has `waited` for it or not.
-    pub(super) fn enter(&self, waited: bool) -> Result<Option<Entry>, NoEndpoint> {
+    /// Why there is no room, for an exchange that has `waited` for it or not. A copy takes none of the farm's places.
+    pub(super) fn enter(&self, waited: bool, is_copy: bool) -> Result<Option<Entry>, NoEndpoint> {
         if !self.has_bounds && !self.farm.is_bounded() {
             return Ok(None);
         }
@@ -164,6 +164,9 @@ impl Pool {
             return Err(NoEndpoint::AllFull);
         }
         let entry = self.room.enter(self.max_in_flight()).ok_or(NoEndpoint::AllFull)?;
+        if is_copy {
+            return Ok(Some(entry));
+        }
         entry.within(&self.farm).ok_or(NoEndpoint::Shed).map(Some)
     }
 

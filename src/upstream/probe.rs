@@ -72,7 +72,11 @@ impl Probes {
                         sender
                     }
                     None if pool.params.health.is_some() => self.watch(target),
-                    None => continue,
+                    None => {
+                        // Whatever a probe found while there were some, nobody would take it back.
+                        endpoint.set_healthy(true);
+                        continue;
+                    }
                 };
                 self.watched.insert(endpoint.id(), sender);
             }
@@ -96,7 +100,7 @@ impl Target {
 
 /// Probes the endpoint until it is gone.
 async fn watch_health(mut targets: watch::Receiver<Target>) {
-    let mut verdict = ActiveHealth::default();
+    let mut verdict = ActiveHealth::standing(targets.borrow().endpoint.healthy());
     let mut begun = false;
     loop {
         let target = targets.borrow_and_update().clone();

@@ -20,7 +20,8 @@ use crate::policy::discovery::{Answer, Fault, Found, Source};
 /// How long one question may take, with all that follows from it.
 const QUESTION: Duration = Duration::from_secs(5);
 
-/// How long one server has, before it is asked once more, or another one.
+/// How long one server has, before another one is asked.
+/// Two in a row fit into a question: a service, and where its targets are.
 const SERVER: Duration = Duration::from_secs(2);
 
 /// Targets of a service that are followed; far more than anybody balances over, and few enough to ask for in one go.
@@ -55,6 +56,8 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, Fault> {
     let options = builder.options_mut();
     options.cache_size = 0;
     options.timeout = options.timeout.min(SERVER);
+    // It counts what comes after the first: a name and what it leads to have to fit into a question, and who asks asks again.
+    options.attempts = 0;
     builder.build().map_err(|_| Fault::Unreachable)
 }
 

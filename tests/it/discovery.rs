@@ -334,6 +334,22 @@ fn a_pool_that_a_reload_brings_begins_with_endpoints() {
 }
 
 #[test]
+fn what_a_refused_configuration_asked_for_does_not_show() {
+    let origins = Origin::neighbours(2);
+    let dns = Dns::start();
+    dns.say(NAME, Says::loopback([1]));
+    dns.say("other.test", Says::loopback([2]));
+    let rarely = format!("dns = \"{NAME}:{}\", interval = \"1h\"", port(&origins));
+    let gate = Tidegate::start(&discovering(&dns, &rarely, ""));
+    wait_endpoints(&gate, [1]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = format!("[[listener]]\nname = \"late\"\naddress = \"{}\"\n", taken.local_addr().expect("bound"));
+    gate.edit(|text| text.replace(NAME, "other.test") + &listener);
+    gate.wait_status("the refusal", |status| (status["last_reload"]["ok"] == false).then_some(()));
+    assert_eq!((endpoints(&gate.status()), serving(&gate)), (BTreeSet::from([1]), BTreeSet::from([1])));
+}
+
+#[test]
 fn files_of_a_folder_are_endpoints() {
     let origins = Origin::neighbours(4);
     let entry = |last: usize, more: &str| format!("address = \"{}\"\n{more}", origins[last - 1].address());

@@ -49,7 +49,7 @@ const SMALL: Drill = Drill {
     pieces: 8,
     head: Duration::ZERO,
     first_byte: Duration::from_secs(5),
-    each: 32 * 1024,
+    each: 48 * 1024,
 };
 
 /// By itself.

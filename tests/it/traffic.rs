@@ -107,6 +107,21 @@ fn a_copy_is_marked_and_the_original_waits_for_nothing() {
 }
 
 #[test]
+fn copies_take_no_place_of_a_client() {
+    let held = Gate::new();
+    let (web, shadow) = (Origin::always(Reply::ok("real")), Origin::always(Reply::ok("late").hold(&held)));
+    let gate = mirrored(&web, &shadow, "", "");
+    gate.reload(|text| text.replace("workers = 2", "workers = 2\nmax_misses = 2"));
+    for turn in 1..=4 {
+        assert_eq!(gate.get("/").expect(200).text(), "real", "{turn} copies under way");
+        shadow.wait_requests(turn);
+    }
+    held.open();
+    wait_outcomes(&gate, "answered", 4);
+    gate.expect_idle();
+}
+
+#[test]
 fn a_copy_that_fails_fails_alone() {
     let web = Origin::always(Reply::ok("real"));
     let table = [

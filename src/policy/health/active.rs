@@ -35,6 +35,12 @@ impl Default for ActiveHealth {
 }
 
 impl ActiveHealth {
+    /// Goes on from a verdict that stands: an endpoint that comes back is not well for having been away.
+    #[must_use]
+    pub fn standing(healthy: bool) -> Self {
+        Self { healthy, contrary: 0 }
+    }
+
     /// The verdict; true before the first one.
     #[must_use]
     pub fn is_healthy(&self) -> bool {

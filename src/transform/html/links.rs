@@ -38,7 +38,7 @@ pub(super) fn install<'s>(settings: Settings<'static, 's>, links: &Arc<Links>) -
     let fresh = Arc::clone(links);
     settings
         .append_element_content_handler(element!(SELECT, move |element| repair(&of_elements, element)))
-        .append_element_content_handler(text!("style", move |chunk| {
+        .append_element_content_handler(text!("style:not([data-noaccel])", move |chunk| {
             let mut style = style.borrow_mut();
             in_style(&mut style, chunk);
             if chunk.last_in_text_node() {
@@ -52,10 +52,15 @@ fn repair(links: &Arc<Links>, element: &mut Element<'_, '_>) -> HandlerResult {
     if element.has_attribute(UNTOUCHED) {
         return Ok(());
     }
-    let attributes = element.attributes().iter();
     let mut changes = Vec::new();
-    for attribute in attributes {
+    let mut seen = Vec::new();
+    for attribute in element.attributes() {
         let (name, value) = (attribute.name(), attribute.value());
+        // Of a name that comes twice, browsers know the first.
+        if seen.contains(&name) {
+            continue;
+        }
+        seen.push(name.clone());
         if !is_text(&value) {
             continue;
         }

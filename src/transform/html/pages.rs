@@ -19,6 +19,10 @@ pub(super) fn install<'s>(mut settings: Settings<'static, 's>, filters: &PageFil
         let unused = Rc::clone(&lazy.unused);
         settings = settings
             .append_element_content_handler(element!("noscript, template", move |element| {
+                // In SVG and MathML they may be closed at once.
+                if !element.can_have_content() {
+                    return Ok(());
+                }
                 unused.set(unused.get() + 1);
                 let unused = Rc::clone(&unused);
                 element.on_end_tag(lol_html::end_tag!(move |_| {
@@ -60,13 +64,25 @@ impl Lazy {
     }
 }
 
-/// False where its author has said when it is loaded, or a script waits for it.
+/// False where its author has said when it is loaded, or a script waits for it, or where it is never seen: without a box
+/// it would never come near the window, and what counts visitors or keeps a session alive would never be loaded.
 fn may_wait(element: &Element<'_, '_>) -> bool {
     let said = ["loading", "fetchpriority", "onload", "onerror", "data-src", "data-srcset", UNTOUCHED];
     let classes = element.get_attribute("class").unwrap_or_default();
     !said.iter().any(|name| element.has_attribute(name))
         && element.has_attribute("src")
         && !classes.split_ascii_whitespace().any(|class| LATE.contains(&class))
+        && !is_invisible(element)
+}
+
+fn is_invisible(element: &Element<'_, '_>) -> bool {
+    let is_dot = |name| element.get_attribute(name).is_some_and(|length| ["0", "1"].contains(&length.trim()));
+    let style =
+        element.get_attribute("style").unwrap_or_default().replace(char::is_whitespace, "").to_ascii_lowercase();
+    element.has_attribute("hidden")
+        || is_dot("width")
+        || is_dot("height")
+        || ["display:none", "visibility:hidden"].iter().any(|hides| style.contains(hides))
 }
 
 /// Only classic scripts wait; what has a word of its own about when it runs keeps it.

@@ -274,12 +274,13 @@ impl Set {
     }
 
     /// Until something has changed. That another connection could not be opened is nobody's failure while there are some
-    /// whose streams will end.
+    /// whose streams will end; nor is it that whoever tried had less time, by a route's timeouts, than who waits.
     async fn wait(&self) -> Result<(), ErrorKind> {
         let before = self.failed.get().0;
         let _waiting = Waiting::new(self);
         self.changed.notified().await;
         match self.failed.get() {
+            (_, Some(ErrorKind::ConnectTimeout | ErrorKind::TlsTimeout)) => Ok(()),
             (count, Some(kind)) if count > before && !self.takes_streams() => Err(kind),
             _ => Ok(()),
         }
