@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Mutex;
 
-use http::header::{AUTHORIZATION, COOKIE, LINK};
+use http::header::LINK;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::context::Exchange;
@@ -114,20 +114,11 @@ pub(super) fn tell(exchange: &mut Exchange, route: &Route) {
 
 /// Learns from the answer of the farm to `request`.
 pub(super) fn learn(worker: &Worker, page: Option<&Rc<Page>>, request: &HeaderMap, mut response: Response) -> Response {
-    // A 304 says nothing new.
-    let Some(page) = page.filter(|page| page.teaches && response.status != StatusCode::NOT_MODIFIED) else {
-        return response;
-    };
-    let now = worker.now();
-    if response.status != StatusCode::OK {
-        // What somebody who is known gets instead of the page speaks for nobody else.
-        if !request.contains_key(COOKIE) && !request.contains_key(AUTHORIZATION) {
-            worker.shared.workshop.lessons().forget(&page.url());
-        }
-        return response;
-    }
-    if hints::may_teach(request, &response.headers) {
-        let workshop = worker.shared.workshop.clone();
+    let Some(page) = page.filter(|page| page.teaches) else { return response };
+    if hints::unteaches(response.status, request) {
+        worker.shared.workshop.lessons().forget(&page.url());
+    } else if response.status == StatusCode::OK && hints::may_teach(request, &response.headers) {
+        let (workshop, now) = (worker.shared.workshop.clone(), worker.now());
         let pupil = Pupil { reader: Some(HeadReader::default()), page: Rc::clone(page), workshop, now };
         response.body = watched::watch(std::mem::take(&mut response.body), &response.headers, pupil);
     }

@@ -89,7 +89,7 @@ async fn run(exchange: &mut Exchange) -> Result<Response, ProxyError> {
             Selected::Passing(hints::learn(worker, page, request, rewritten.response))
         }
     };
-    let mut response = encode::run(exchange, &route, selected).await?; // a hit serves a ready child or a part; nothing is compressed on a hit
-    debug::tell(exchange, &route, &mut response);
+    let mut response = encode::run(exchange, &route, selected).await?; // a hit serves what is ready, or a part of it
+    debug::tell(exchange, &route, &mut response); // who has the key learns what the filters did
     Ok(response)
 }

@@ -5,10 +5,10 @@
 //! hint costs bytes, never correctness; a page that turns out not to be a 200, or to do without what was told, is forgotten.
 
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::cache::directives::ResponseDirectives;
-use super::encoding::media_type;
+use super::encoding::{is_personal, media_type};
 
 /// Most links in one 103: what a browser fetches at once, and no more than one packet.
 pub const LINKS_MAX: usize = 8;
@@ -103,6 +103,13 @@ pub fn may_teach(request: &HeaderMap, response: &HeaderMap) -> bool {
         && !response.contains_key(SET_COOKIE)
         && !directives.private
         && !directives.no_store
+}
+
+/// True when an answer says that the page is not what it was. A 304 says that it is; what somebody who is known gets instead of
+/// it speaks for nobody else.
+#[must_use]
+pub fn unteaches(status: StatusCode, request: &HeaderMap) -> bool {
+    status != StatusCode::OK && status != StatusCode::NOT_MODIFIED && !is_personal(request)
 }
 
 /// What is known of one page.
@@ -218,6 +225,19 @@ mod tests {
             response.insert("content-type", HeaderValue::from_static("text/html; charset=utf-8"));
             assert_eq!(may_teach(&fields(request), &response), expected, "{request:?} {response:?}");
         }
+    }
+
+    #[test]
+    fn who_is_known_unteaches_nobody() {
+        let unteach = |status: u16, lines: &[(&'static str, &'static str)]| {
+            let line = |(name, value): &(&'static str, &'static str)| {
+                (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            unteaches(StatusCode::from_u16(status).expect("a status"), &lines.iter().map(line).collect())
+        };
+        assert!(unteach(404, &[]) && unteach(302, &[("accept", "text/html")]));
+        assert!(!unteach(200, &[]) && !unteach(304, &[]));
+        assert!(!unteach(302, &[("cookie", "a=1")]) && !unteach(404, &[("authorization", "Basic x")]));
     }
 
     #[test]
